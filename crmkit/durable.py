@@ -1,0 +1,83 @@
+"""Durable files: checksummed frames, appends that are on disk when they return, atomic replacement.
+
+Used by the journal of the store, the key files and the audit log. A workspace folder may be shared by
+several system users of one group, so every file is 0660 and every folder 2770 whatever the umask says.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+
+FILE_MODE = 0o660
+FOLDER_MODE = 0o2770
+
+
+def frame(payload: bytes) -> bytes:
+    """Return `payload` as one line: CRC-32 in 8 hex digits, a blank, the payload, a newline."""
+    return b"%08x %s\n" % (zlib.crc32(payload), payload)
+
+
+def unframe(line: bytes) -> bytes | None:
+    """Return the payload of one whole line (with its newline), or None where the line is not sound."""
+    if len(line) < 10 or line[8:9] != b" " or line[-1:] != b"\n":
+        return None
+    payload = line[9:-1]
+    return payload if b"%08x" % zlib.crc32(payload) == line[:8] else None
+
+
+def make_folder(path: Path, mode: int = FOLDER_MODE) -> None:
+    """Create the folder, and its parents, with exactly this mode."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(mode)
+
+
+def open_file(path: Path, flags: int = os.O_RDWR, mode: int = FILE_MODE) -> int:
+    """Open a file, creating it with exactly `mode` where it is missing, and return its descriptor."""
+    try:
+        return os.open(path, flags | os.O_CLOEXEC)
+    except FileNotFoundError:
+        fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
+        os.fchmod(fd, mode)
+        return fd
+
+
+def write_at(fd: int, data: bytes, offset: int) -> None:
+    """Write all of `data` at `offset` and return when it is on disk; take a short write back.
+
+    Raises:
+        OSError: Nothing of `data` is in the file then, as far as the system lets us say so.
+    """
+    try:
+        written = os.pwrite(fd, data, offset)
+        if written != len(data):
+            raise OSError(28, "short write")
+    except OSError:
+        os.ftruncate(fd, offset)
+        raise
+    os.fdatasync(fd)
+
+
+def replace_file(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
+    """Give `path` a new content, all or nothing, on disk when this returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = open_file(temporary, os.O_RDWR | os.O_TRUNC, mode)
+    try:
+        write_at(fd, data, 0)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

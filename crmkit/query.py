@@ -1,0 +1,223 @@
+"""The one query language: `F`, conditions, `Find` and `Page`.
+
+Conditions are frozen data, so that every store can compile them. They are written by comparing fields::
+
+    (F.city == "London") & F.tags.has("vip") & ~F.email.exists()
+
+Rules that hold on every store: a value of another type than the one asked for counts as missing; a missing
+value sorts first ascending and last descending; the id is always the last sort key; text is compared by
+code point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from crmkit.errors import Invalid
+
+T = TypeVar("T")
+Operator = Literal["==", "!=", "<", "<=", ">", ">=", "startswith", "contains"]
+
+
+class Condition:
+    """Something that is true or false of a record; combine with ``&``, ``|`` and ``~``."""
+
+    def __and__(self, other: Condition) -> Condition:
+        return And((self, other))
+
+    def __or__(self, other: Condition) -> Condition:
+        return Or((self, other))
+
+    def __invert__(self) -> Condition:
+        return Not(self)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a condition has no truth value; combine conditions with & | ~ and put each in brackets")
+
+
+@dataclass(frozen=True)
+class Compare(Condition):
+    """One field against one value."""
+
+    path: str
+    operator: Operator
+    value: Any
+
+
+@dataclass(frozen=True)
+class In(Condition):
+    """The field's value is one of these."""
+
+    path: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Has(Condition):
+    """The field is a list that holds this value."""
+
+    path: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Exists(Condition):
+    """The field has a value."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class And(Condition):
+    """All of the parts are true."""
+
+    parts: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class Or(Condition):
+    """At least one of the parts is true."""
+
+    parts: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class Not(Condition):
+    """The part is not true (a missing value makes a comparison untrue, and so its `Not` true)."""
+
+    part: Condition
+
+
+@dataclass(frozen=True, eq=False)
+class FieldRef:
+    """A field, to be compared; made by `F`."""
+
+    path: str
+
+    def __eq__(self, value: object) -> Condition:  # type: ignore[override]  # builds a condition, as in every query language
+        return Compare(self.path, "==", value)
+
+    def __ne__(self, value: object) -> Condition:  # type: ignore[override]  # as above
+        return Compare(self.path, "!=", value)
+
+    __hash__ = None  # type: ignore[assignment]  # a field that compares to conditions cannot be a key
+
+    def __lt__(self, value: Any) -> Condition:
+        return Compare(self.path, "<", value)
+
+    def __le__(self, value: Any) -> Condition:
+        return Compare(self.path, "<=", value)
+
+    def __gt__(self, value: Any) -> Condition:
+        return Compare(self.path, ">", value)
+
+    def __ge__(self, value: Any) -> Condition:
+        return Compare(self.path, ">=", value)
+
+    def __getattr__(self, name: str) -> FieldRef:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return FieldRef(f"{self.path}.{name}")
+
+    def startswith(self, prefix: str) -> Condition:
+        """Return the condition that the text begins with `prefix` (case matters)."""
+        return Compare(self.path, "startswith", prefix)
+
+    def contains(self, part: str) -> Condition:
+        """Return the condition that the text holds `part` (case matters)."""
+        return Compare(self.path, "contains", part)
+
+    def isin(self, values: Iterable[Any]) -> Condition:
+        """Return the condition that the value is one of `values`."""
+        return In(self.path, tuple(values))
+
+    def has(self, value: Any) -> Condition:
+        """Return the condition that the list holds `value`."""
+        return Has(self.path, value)
+
+    def exists(self) -> Condition:
+        """Return the condition that there is a value."""
+        return Exists(self.path)
+
+
+class _Fields:
+    """``F.city`` is the field city; ``F["x.acme.tier"]`` the same for names that are no identifiers."""
+
+    def __getattr__(self, name: str) -> FieldRef:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return FieldRef(name)
+
+    def __getitem__(self, path: str) -> FieldRef:
+        return FieldRef(path)
+
+
+F = _Fields()
+
+
+@dataclass(frozen=True)
+class Order:
+    """One sort key."""
+
+    path: str
+    descending: bool = False
+
+
+@dataclass(frozen=True)
+class Find:
+    """What a store is asked: a collection, a condition, an order, a page size and where to go on.
+
+    Attributes:
+        after: The cursor of the page before, `Page.next`; opaque text made by the store.
+    """
+
+    collection: str
+    where: Condition | None = None
+    order: tuple[Order, ...] = ()
+    limit: int = 50
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Some records, and the cursor of the next page (None at the end)."""
+
+    records: Sequence[T]
+    next: str | None = None
+    total: int | None = field(default=None, compare=False)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        more = ", more follow" if self.next else ""
+        return f"<Page of {len(self.records)} records{more}>"
+
+
+def parse_order(order: str | Sequence[str] | None) -> tuple[Order, ...]:
+    """Return sort keys for ``"-created_at"`` or ``("country", "-name")``; a minus sign means descending."""
+    if not order:
+        return ()
+    names = (order,) if isinstance(order, str) else tuple(order)
+    if not all(isinstance(name, str) and name.lstrip("-") for name in names):
+        raise Invalid({"order": "give field names, each with a minus sign in front for descending order"})
+    return tuple(Order(name.removeprefix("-"), name.startswith("-")) for name in names)
+
+
+def paths(condition: Condition | None) -> Iterator[str]:
+    """Yield the path of every field that a condition reads."""
+    match condition:
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from paths(part)
+        case Not(part):
+            yield from paths(part)
+        case Compare() | In() | Has() | Exists():
+            yield condition.path
+        case None:
+            return
