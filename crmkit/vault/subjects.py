@@ -1,0 +1,181 @@
+"""The data keys, one per subject, wrapped by the keyring (C2) in ``keys/subjects.bin``.
+
+::
+
+    record    subject id (16) · C2 (70) · CRC-32 of both (4)                                            90 bytes
+    C2        0xC2 · algorithm 01 · wrap key id (4) · generation (4) · nonce (12) · wrapped key (32) · tag (16)
+
+All numbers are big-endian. A new key is on disk before the first commit that uses it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from crmkit.durable import open_file, write_at
+from crmkit.errors import Damaged, NotFound
+from crmkit.vault.guarded import Guarded
+from crmkit.vault.keyring import KEY_LENGTH, Keyring
+from crmkit.vault.layout import COMPARTMENT, id_bytes, name_bytes, prefixed
+
+RECORD_LENGTH = 90
+FIRST_GENERATION = 1
+OPEN_KEYS = 8_192  # how many opened data keys are kept; each takes about 2.5 kB
+
+_FORMAT_AND_ALGORITHM = b"\xc2\x01"
+
+
+def wrap(key: AESGCM, key_id: int, workspace: bytes, subject: bytes, generation: int, data_key: bytes) -> bytes:
+    """Return a data key wrapped for one subject: the 70 bytes of C2."""
+    head = _FORMAT_AND_ALGORITHM + key_id.to_bytes(4, "big") + generation.to_bytes(4, "big")
+    nonce = os.urandom(12)
+    return head + nonce + key.encrypt(nonce, data_key, _associated_data(workspace, subject, head))
+
+
+def unwrap(key: AESGCM, workspace: bytes, subject: bytes, wrapped: bytes) -> bytes:
+    """Return the data key inside C2.
+
+    Raises:
+        Damaged: It was wrapped for another subject or workspace, or it was changed.
+    """
+    try:
+        return key.decrypt(wrapped[10:22], wrapped[22:], _associated_data(workspace, subject, wrapped[:10]))
+    except InvalidTag:
+        raise Damaged("its data key was changed, or wrapped for another subject") from None
+
+
+def _associated_data(workspace: bytes, subject: bytes, head: bytes) -> bytes:
+    return b"crmkit/dek/v1" + prefixed(workspace) + prefixed(subject) + name_bytes(COMPARTMENT) + head
+
+
+class SubjectKeys(Guarded):
+    """The data keys of all subjects of a workspace.
+
+    Args:
+        path: The file of wrapped keys.
+        keyring: What wraps them.
+    """
+
+    def __init__(self, path: Path, keyring: Keyring) -> None:
+        self._path = path
+        self._keyring = keyring
+        self._workspace = id_bytes(keyring.workspace_id)
+        self._wrapped: dict[tuple[bytes, int], bytes] = {}
+        self._newest: dict[bytes, int] = {}
+        self._opened: dict[tuple[str, int], AESGCM] = {}
+        self._wrapping: dict[int, AESGCM] = {}
+        self._end = 0  # of the sound records that were read
+        self._catch_up()
+
+    def newest(self, subject: str) -> tuple[int, AESGCM]:
+        """Return the data key that seals for this subject, and its generation.
+
+        Raises:
+            NotFound: The subject has no data key.
+        """
+        id = id_bytes(subject)
+        if id not in self._newest:
+            self._catch_up()
+        if id not in self._newest:
+            raise NotFound(f"there is no data key for {subject}")
+        generation = self._newest[id]
+        return generation, self.get(subject, generation)
+
+    def get(self, subject: str, generation: int) -> AESGCM:
+        """Return one generation of a subject's data key.
+
+        Raises:
+            Damaged: There is no such key, or it does not open.
+        """
+        key = self._opened.get((subject, generation))
+        return key if key is not None else self._open(subject, generation)
+
+    def ensure(self, subjects: Collection[str]) -> None:
+        """Make a data key for every subject that has none; they are on disk when this returns.
+
+        The caller holds the lock of the workspace.
+        """
+        wanted = dict.fromkeys(id_bytes(subject) for subject in subjects)
+        if all(id in self._newest for id in wanted):
+            return
+        self._catch_up()
+        missing = [id for id in wanted if id not in self._newest]
+        if missing:
+            self._append(b"".join(self._new_record(id) for id in missing))
+
+    def forget(self) -> None:
+        """Drop every opened key."""
+        for keys in (self._opened, self._wrapping, self._wrapped, self._newest):
+            keys.clear()
+
+    def _open(self, subject: str, generation: int) -> AESGCM:
+        id = id_bytes(subject)
+        if (id, generation) not in self._wrapped:
+            self._catch_up()
+        wrapped = self._wrapped.get((id, generation))
+        if wrapped is None:
+            raise Damaged(f"data key {generation} of its subject is not there")
+        if len(self._opened) >= OPEN_KEYS:
+            self._opened.pop(next(iter(self._opened)))
+        key = AESGCM(unwrap(self._wrap_key_of(wrapped), self._workspace, id, wrapped))
+        self._opened[subject, generation] = key
+        return key
+
+    def _wrap_key_of(self, wrapped: bytes) -> AESGCM:
+        if wrapped[:2] != _FORMAT_AND_ALGORITHM:
+            raise Damaged("the format or algorithm of its data key is not known to this version")
+        return self._wrap_key(int.from_bytes(wrapped[2:6], "big"))
+
+    def _wrap_key(self, id: int) -> AESGCM:
+        if id not in self._wrapping:
+            self._wrapping[id] = AESGCM(self._keyring.find("wrap", id).secret)
+        return self._wrapping[id]
+
+    def _new_record(self, id: bytes) -> bytes:
+        key_id = self._keyring.primary("wrap").id
+        data_key = os.urandom(KEY_LENGTH)
+        body = id + wrap(self._wrap_key(key_id), key_id, self._workspace, id, FIRST_GENERATION, data_key)
+        return body + zlib.crc32(body).to_bytes(4, "big")
+
+    def _append(self, records: bytes) -> None:
+        fd = open_file(self._path)
+        try:
+            os.ftruncate(fd, self._end)  # a torn end was never acknowledged; nobody uses its keys
+            write_at(fd, records, self._end)
+        finally:
+            os.close(fd)
+        self._take(records)
+
+    def _catch_up(self) -> None:
+        """Read what other processes appended since the last time."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._end)
+                self._take(file.read())
+        except OSError as error:
+            raise Damaged(f"the data keys {self._path} cannot be read: {error.strerror}") from None
+
+    def _take(self, data: bytes) -> None:
+        bodies = [_body(data[at : at + RECORD_LENGTH]) for at in range(0, len(data), RECORD_LENGTH)]
+        while bodies and bodies[-1] is None:  # a torn append: unsound records with no sound one behind them
+            bodies.pop()
+        for body in bodies:
+            if body is None:
+                raise Damaged(f"{self._path}: record {self._end // RECORD_LENGTH + 1} is damaged")
+            id, wrapped = body[:16], body[16:]
+            generation = int.from_bytes(wrapped[6:10], "big")
+            self._wrapped[id, generation] = wrapped
+            self._newest[id] = max(generation, self._newest.get(id, 0))
+            self._end += RECORD_LENGTH
+
+
+def _body(record: bytes) -> bytes | None:
+    body = record[:-4]
+    sound = len(record) == RECORD_LENGTH and zlib.crc32(body).to_bytes(4, "big") == record[-4:]
+    return body if sound else None

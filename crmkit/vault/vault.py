@@ -1,0 +1,167 @@
+"""The vault of a workspace: data keys, sealed fields, exact search on them, and the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from crmkit.durable import make_folder, replace_file
+from crmkit.errors import Damaged, Invalid, Locked, NotFound, Refused
+from crmkit.vault import envelope
+from crmkit.vault.audit import AuditLog
+from crmkit.vault.blind_index import BlindIndex
+from crmkit.vault.guarded import Guarded
+from crmkit.vault.identity import ensure_identity, load_identity
+from crmkit.vault.keyring import Keyring
+from crmkit.vault.layout import id_bytes
+from crmkit.vault.subjects import SubjectKeys
+from crmkit.vault.trust import Trust
+from crmkit.vault.values import ALLOWED
+
+KEYRING_FILE = "keyring.age"
+SUBJECTS_FILE = "subjects.bin"
+AUDIT_FILE = "audit.jsonl"
+
+
+class Vault(Guarded):
+    """The open vault of one workspace; `create` and `open` make one.
+
+    It knows entities, fields and ids as plain texts, and nothing of records, stores or plugins.
+
+    Attributes:
+        workspace_id: The workspace, a ULID as text.
+        audit: The audit log.
+    """
+
+    def __init__(self, folder: Path, keyring: Keyring) -> None:
+        self.workspace_id = keyring.workspace_id
+        self._trust = Trust(self.workspace_id)
+        self._trust.check_keyring(keyring)
+        self._keyring = keyring
+        self._workspace = id_bytes(self.workspace_id)
+        self._subjects = SubjectKeys(folder / SUBJECTS_FILE, keyring)
+        self._index = BlindIndex(keyring)
+        self._audit = AuditLog(folder / AUDIT_FILE, keyring, self._trust)
+        self._closed = False
+
+    @classmethod
+    def create(cls, folder: Path, workspace_id: str) -> Vault:
+        """Make the keys of a new workspace, for this user; make an identity if the user has none. Never prompts.
+
+        Args:
+            folder: Where the keys go, ``keys/`` of the workspace.
+            workspace_id: The id of the workspace, a ULID as text.
+
+        Raises:
+            Refused: There is a keyring already.
+            Locked: The user's identity cannot be read.
+        """
+        if (folder / KEYRING_FILE).exists():
+            raise Refused(f"there is a keyring already: {folder / KEYRING_FILE}")
+        keyring = Keyring.create(workspace_id, ensure_identity())
+        make_folder(folder)
+        replace_file(folder / SUBJECTS_FILE, b"")
+        replace_file(folder / AUDIT_FILE, b"")
+        keyring.write(folder / KEYRING_FILE)  # last: a folder with a keyring is complete
+        return cls(folder, keyring)
+
+    @classmethod
+    def open(cls, folder: Path) -> Vault:
+        """Open the keys of a workspace with the user's identity.
+
+        Raises:
+            NotFound: There is no keyring.
+            Locked: The user has no identity that can be read, or is not a member.
+            Damaged: A key file is not as crmkit wrote it, or an older or foreign one was put in its place.
+        """
+        path = folder / KEYRING_FILE
+        if not path.exists():  # said first: who has no workspace need not make an identity
+            raise NotFound(f"there is no keyring {path}")
+        return cls(folder, Keyring.read(path, load_identity()))
+
+    @property
+    def audit(self) -> AuditLog:
+        """The audit log."""
+        self._check_open()
+        return self._audit
+
+    def ensure_subjects(self, subjects: Collection[str]) -> None:
+        """Make a data key for every subject that has none, in one append that is on disk when this returns.
+
+        The caller holds the lock of the workspace.
+        """
+        self._check_open()
+        self._subjects.ensure(subjects)
+
+    def seal(self, entity: str, field: str, record: str, subject: str, value: object) -> str:
+        """Return a value sealed for one field of one record.
+
+        Args:
+            entity: The record type.
+            field: The name of the field.
+            record: The id of the record.
+            subject: The id of the subject, which has a data key; the record itself where it is its own subject.
+            value: None, str, int, Decimal, bytes, bool, date, an aware datetime, or what JSON can say.
+
+        Raises:
+            Invalid: The value cannot be sealed.
+            NotFound: The subject has no data key.
+        """
+        self._check_open()
+        generation, key = self._subjects.newest(subject)
+        place = envelope.associated_data(self._workspace, entity, field, record, subject)
+        try:
+            return envelope.seal(key, generation, place, value)
+        except (TypeError, ValueError, RecursionError):
+            problem = f"cannot be sealed; allowed is {ALLOWED}"
+        # raised out here, so that the error carries no other one with it, which might hold the value
+        raise Invalid({field: problem}, f"{entity} {record}")
+
+    def unseal(self, entity: str, field: str, record: str, subject: str, sealed: str) -> Any:
+        """Return the value that was sealed for this field of this record.
+
+        Raises:
+            Damaged: It cannot be opened: it was changed or moved, or its key is not there.
+        """
+        self._check_open()
+        try:
+            blob = envelope.from_text(sealed)
+            key = self._subjects.get(subject, envelope.generation_of(blob))
+            place = envelope.associated_data(self._workspace, entity, field, record, subject)
+            return envelope.open(key, blob, place)
+        except Damaged as problem:
+            message = f"{entity} {record}: field {field} cannot be opened: {problem}"
+        raise Damaged(message)
+
+    def blind_tag(self, entity: str, field: str, normalised: str) -> str:
+        """Return the tag to store for exact search on a sealed field; equal values have equal tags."""
+        self._check_open()
+        return self._index.tag(entity, field, normalised)
+
+    def blind_tags(self, entity: str, field: str, normalised: str) -> list[str]:
+        """Return every tag that a record with this value may carry; open and compare what is found by them."""
+        self._check_open()
+        return self._index.tags(entity, field, normalised)
+
+    def trusted_code(self) -> dict[str, str]:
+        """Return the code of the workspace folder that this user trusts: SHA-256 by relative path."""
+        return self._trust.trusted_code()
+
+    def trust_code(self, files: Mapping[str, str]) -> None:
+        """Trust exactly this code of the workspace folder from now on: SHA-256 by relative path."""
+        self._trust.trust_code(files)
+
+    def close(self) -> None:
+        """Drop every key; nothing can be sealed or opened any more."""
+        self._closed = True
+        self._subjects.forget()
+        self._index.forget()
+        self._keyring.wipe()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Locked("the vault is closed")
+
+    def __repr__(self) -> str:
+        return f"<Vault of {self.workspace_id}>"
