@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 from base64 import urlsafe_b64encode
-from binascii import Error as Base64Error
 from binascii import a2b_base64
 from functools import lru_cache
 from typing import Any
@@ -38,7 +37,7 @@ NONCE_LENGTH = 12
 TAG_LENGTH = 16
 
 _BODY = HEADER_LENGTH + NONCE_LENGTH
-_STANDARD_ALPHABET = str.maketrans("-_", "+/")
+_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
 def header(generation: int) -> bytes:
@@ -110,13 +109,13 @@ def from_text(sealed: object) -> bytes:
     """
     if not isinstance(sealed, str) or not sealed.startswith(PREFIX):
         raise Damaged("it is no envelope")
-    text = sealed[len(PREFIX) :]
     try:
-        blob = a2b_base64(text.translate(_STANDARD_ALPHABET) + "=" * (-len(text) % 4))
-    except (Base64Error, ValueError):
+        text = sealed[len(PREFIX) :].encode("ascii")
+        blob = a2b_base64(text.translate(_STANDARD_ALPHABET) + b"=" * (-len(text) % 4))
+    except ValueError:  # not ASCII, or no base64
         raise Damaged("it is no envelope") from None
-    # base64 decoders let stray characters and spare bits pass; one value must have one text only.
-    if urlsafe_b64encode(blob).rstrip(b"=").decode() != text:
+    # base64 decoders let stray characters and spare bits pass; an envelope must have one text only
+    if urlsafe_b64encode(blob).rstrip(b"=") != text:
         raise Damaged("it is no envelope")
     if blob[:2] != FORMAT_AND_ALGORITHM:
         raise Damaged("its format or algorithm is not known to this version")
@@ -139,12 +138,12 @@ def padded_length(length: int) -> int:
 
 def _pad(value: object) -> bytes:
     code, data = encode_value(value)
-    plain = b"%c%b%b" % (code, len(data).to_bytes(4, "big"), data)
+    plain = code + len(data).to_bytes(4, "big") + data
     return plain.ljust(padded_length(len(plain)), b"\0")
 
 
 def _unpad(plain: bytes) -> Any:
     end = 5 + int.from_bytes(plain[1:5], "big")
-    if len(plain) != padded_length(end) or plain.count(b"\0", end) != len(plain) - end:
+    if len(plain) != padded_length(end) or plain[end:].strip(b"\0"):
         raise Damaged("its padding is wrong")
-    return decode_value(plain[0], plain[5:end])
+    return decode_value(plain[:1], plain[5:end])

@@ -34,34 +34,34 @@ def _decode_null(data: bytes) -> None:
 
 ALLOWED = "None, str, int, a finite Decimal, bytes, bool, date, an instant with a time zone, or what JSON can say"
 
-_CODES: dict[type, tuple[int, Callable[[Any], bytes]]] = {
-    type(None): (0, lambda _: b""),
-    str: (1, str.encode),
-    int: (2, lambda value: b"%d" % value),
-    Decimal: (3, _encode_decimal),
-    dict: (4, _encode_json),
-    list: (4, _encode_json),
-    float: (4, _encode_json),
-    bytes: (5, bytes),
-    bool: (6, lambda value: b"\x01" if value else b"\x00"),
-    date: (7, lambda value: value.isoformat().encode()),
-    datetime: (8, _encode_datetime),
+_ENCODERS: dict[type, tuple[bytes, Callable[[Any], bytes]]] = {
+    type(None): (b"\x00", lambda _: b""),
+    str: (b"\x01", str.encode),
+    int: (b"\x02", lambda value: b"%d" % value),
+    Decimal: (b"\x03", _encode_decimal),
+    dict: (b"\x04", _encode_json),
+    list: (b"\x04", _encode_json),
+    float: (b"\x04", _encode_json),
+    bytes: (b"\x05", bytes),
+    bool: (b"\x06", lambda value: b"\x01" if value else b"\x00"),
+    date: (b"\x07", lambda value: value.isoformat().encode()),
+    datetime: (b"\x08", _encode_datetime),
 }
 
-_DECODERS: tuple[Callable[[bytes], Any], ...] = (
-    _decode_null,
-    bytes.decode,
-    int,
-    lambda data: Decimal(data.decode()),
-    json.loads,
-    bytes,
-    {b"\x00": False, b"\x01": True}.__getitem__,
-    lambda data: date.fromisoformat(data.decode()),
-    lambda data: datetime.fromisoformat(data.decode()),
-)
+_DECODERS: dict[bytes, Callable[[bytes], Any]] = {
+    b"\x00": _decode_null,
+    b"\x01": bytes.decode,
+    b"\x02": int,
+    b"\x03": lambda data: Decimal(data.decode()),
+    b"\x04": json.loads,
+    b"\x05": bytes,
+    b"\x06": {b"\x00": False, b"\x01": True}.__getitem__,
+    b"\x07": lambda data: date.fromisoformat(data.decode()),
+    b"\x08": lambda data: datetime.fromisoformat(data.decode()),
+}
 
 
-def encode_value(value: object) -> tuple[int, bytes]:
+def encode_value(value: object) -> tuple[bytes, bytes]:
     """Return the type byte and the bytes of a value.
 
     Raises:
@@ -69,13 +69,13 @@ def encode_value(value: object) -> tuple[int, bytes]:
         ValueError: The value has no exact form: a NaN, a naive instant, a lone surrogate.
     """
     for cls in type(value).__mro__:  # subclasses, an Email that is a str, are sealed as their base
-        if cls in _CODES:
-            code, encode = _CODES[cls]
+        if cls in _ENCODERS:
+            code, encode = _ENCODERS[cls]
             return code, encode(value)
     raise TypeError(f"a value of type {type(value).__name__} cannot be sealed")
 
 
-def decode_value(code: int, data: bytes) -> Any:
+def decode_value(code: bytes, data: bytes) -> Any:
     """Return the value that `encode_value` turned into this type byte and these bytes."""
     try:
         return _DECODERS[code](data)

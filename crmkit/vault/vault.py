@@ -25,7 +25,7 @@ AUDIT_FILE = "audit.jsonl"
 
 
 class Vault(Guarded):
-    """The open vault of one workspace; `create` and `open` make one.
+    """The open vault of one workspace; `create` and `unlock` make one.
 
     It knows entities, fields and ids as plain texts, and nothing of records, stores or plugins.
 
@@ -67,7 +67,7 @@ class Vault(Guarded):
         return cls(folder, keyring)
 
     @classmethod
-    def open(cls, folder: Path) -> Vault:
+    def unlock(cls, folder: Path) -> Vault:
         """Open the keys of a workspace with the user's identity.
 
         Raises:
@@ -118,7 +118,7 @@ class Vault(Guarded):
         # raised out here, so that the error carries no other one with it, which might hold the value
         raise Invalid({field: problem}, f"{entity} {record}")
 
-    def unseal(self, entity: str, field: str, record: str, subject: str, sealed: str) -> Any:
+    def open(self, entity: str, field: str, record: str, subject: str, sealed: str) -> Any:
         """Return the value that was sealed for this field of this record.
 
         Raises:
