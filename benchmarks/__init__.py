@@ -1,0 +1,1 @@
+"""Measurements of what the design promises; `make bench` runs them all."""
