@@ -1,0 +1,213 @@
+"""The journal: an append-only file of checksummed frames, one commit a line.
+
+A frame holds ``[seq, [operation…]]``; seq rises by exactly 1. Operations are ``["m", meta]``,
+``["p", collection, id, doc]``, ``["b", collection, [doc…]]`` and ``["d", collection, id]``.
+
+Every frame is on disk before the next is appended, so a crash can leave only the last one unsound. That one
+was never acknowledged: readers skip it and the next writer cuts it. Anything else that is unsound is damage.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crmkit import durable
+from crmkit.errors import CrmError, Damaged, Invalid
+
+Operation = list[Any]
+_FRAME_START = re.compile(rb"[0-9a-f]{8} \[")
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class Frame(NamedTuple):
+    """One commit, and how many bytes of the journal it takes."""
+
+    seq: int
+    operations: list[Operation]
+    size: int
+
+
+def encode(seq: int, operations: list[Operation]) -> bytes:
+    """Return a commit as one line of the journal.
+
+    Raises:
+        Invalid: A value cannot be written as JSON.
+    """
+    try:
+        return durable.frame(_encode([seq, operations]).encode())
+    except (TypeError, ValueError) as error:
+        reason = "text holds half of a surrogate pair" if isinstance(error, UnicodeError) else str(error)
+        raise Invalid({"document": f"only JSON values can be stored ({reason})"}) from None
+
+
+def decode(line: bytes) -> Frame | None:
+    """Return the frame of a line, or None where the line is unsound."""
+    payload = durable.unframe(line)
+    if payload is None:
+        return None
+    try:
+        seq, operations = json.loads(payload.decode())
+    except (ValueError, TypeError):
+        return None
+    return Frame(seq, operations, len(line))
+
+
+class Journal:
+    """An open journal, and how far its frames have been taken in.
+
+    Attributes:
+        position: Bytes taken in; all of them are known to be on disk.
+        next_seq: The number of the next frame.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = 0
+        self.next_seq = 0
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._failure: str | None = None
+
+    def has_grown(self) -> bool:
+        """Return whether there is more than was taken in.
+
+        Raises:
+            Damaged: The file was cut short or removed by somebody else.
+        """
+        if self._failure is not None:
+            return False  # what the system could not sync must not be shown
+        self.check_writable()
+        status = os.fstat(self._fd)
+        if status.st_size < self.position or status.st_nlink == 0:
+            raise Damaged(f"{self.path}: the journal was cut short, replaced or removed while it was open")
+        return status.st_size > self.position
+
+    def read(self) -> Iterator[Frame]:
+        """Yield the frames that were not taken in yet, after making sure that they are on disk.
+
+        Each counts as taken in when the next one is asked for.
+
+        Raises:
+            Damaged: A frame is unsound, and is not merely an append that did not finish.
+        """
+        frames = list(self._sound_frames())
+        if frames:
+            self._sync()
+        for frame in frames:
+            yield frame
+            self.advance(frame)
+
+    def append(self, operations: list[Operation]) -> Frame:
+        """Write a commit behind what was taken in; it is on disk when this returns, but not yet taken in.
+
+        Raises:
+            CrmError: The system cannot write; the text says whether anything may have been saved.
+        """
+        self.check_writable()
+        line = encode(self.next_seq, operations)
+        try:
+            durable.write_at(self._fd, line, self.position)
+        except OSError as error:
+            if os.fstat(self._fd).st_size > self.position:
+                raise self._fail(error) from error
+            raise CrmError(f"{self.path}: nothing was saved ({error.strerror})") from error
+        return Frame(self.next_seq, json.loads(line[9:])[1], len(line))
+
+    def advance(self, frame: Frame) -> None:
+        """Count a frame as taken in."""
+        self.position += frame.size
+        self.next_seq = frame.seq + 1
+
+    def cut_tail(self) -> None:
+        """Remove an append that did not finish; only under the lock, when everything sound was taken in."""
+        if self.has_grown():
+            os.ftruncate(self._fd, self.position)
+            self._sync()
+
+    def check_writable(self) -> None:
+        """Raise `CrmError` after a failed sync: what is on disk is unknown until the file is opened again."""
+        if self._failure is not None:
+            raise CrmError(f"{self.path}: read only until opened again, because {self._failure}")
+        if self._fd < 0:
+            raise CrmError(f"{self.path}: the store is closed")
+
+    def first(self) -> Frame:
+        """Return the first frame, which says what the journal is.
+
+        Raises:
+            Damaged: There is no sound first frame.
+        """
+        with self.path.open("rb") as file:
+            frame = decode(file.readline())
+        if frame is None or frame.seq != 0:
+            raise self._damaged(1)
+        return frame
+
+    def taken_in(self) -> Iterator[Frame]:
+        """Yield the frames that were taken in before, reading them again."""
+        for line in io.BytesIO(os.pread(self._fd, self.position, 0)):
+            frame = decode(line)
+            if frame is None:
+                raise Damaged(f"{self.path}: changed while it was open; run a check of the workspace")
+            yield frame
+
+    def verify(self) -> list[str]:
+        """Read all frames again and return the problems found; an unfinished append at the end is none."""
+        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        problems: list[str] = []
+        start, before = 0, -1
+        for number, line in enumerate(io.BytesIO(data), 1):
+            frame = decode(line)
+            if frame is None and not _is_unfinished(data[start:]):
+                problems.append(str(self._damaged(number)))
+            elif frame is not None and frame.seq <= before:
+                problems.append(f"{self.path}, line {number}: commit {frame.seq} comes after commit {before}")
+            start, before = start + len(line), frame.seq if frame else before
+        return problems
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _sound_frames(self) -> Iterator[Frame]:
+        data = os.pread(self._fd, os.fstat(self._fd).st_size - self.position, self.position)
+        seq, start = self.next_seq, 0
+        for line in io.BytesIO(data):
+            frame = decode(line)
+            if frame is None or frame.seq != seq:
+                if frame is None and _is_unfinished(data[start:]):
+                    return
+                raise self._damaged(seq + 1)
+            yield frame
+            seq, start = seq + 1, start + len(line)
+
+    def _damaged(self, line: int) -> Damaged:
+        return Damaged(f"{self.path}, line {line}: not what crmkit wrote; restore this file from a backup")
+
+    def _sync(self) -> None:
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise self._fail(error) from error
+
+    def _fail(self, error: OSError) -> CrmError:
+        """A failed sync may have dropped data that a second one would report as safe: never try again."""
+        self._failure = f"the system could not write to it ({error.strerror})"
+        return CrmError(f"{self.path}: may not be saved; {self._failure}; open the workspace again and look")
+
+
+def _is_unfinished(tail: bytes) -> bool:
+    """Return whether unsound bytes at the end can be one append that did not finish.
+
+    Such a tail has no newline but at its very end, and no sound frame inside.
+    """
+    if b"\n" in tail[:-1]:
+        return False
+    return not any(durable.unframe(tail[found.start() :]) for found in _FRAME_START.finditer(tail, 1))
