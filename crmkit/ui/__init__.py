@@ -1,0 +1,58 @@
+"""The screens: notebooks' widgets over the view models. `CRM` reaches these functions by name, on first use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets
+
+from crmkit.contributions import Result, Table
+from crmkit.records import Record
+from crmkit.ui.app import App
+from crmkit.ui.card import Card
+from crmkit.ui.compose import box, compose
+from crmkit.ui.figures import show_figure
+from crmkit.ui.screen import Screen
+from crmkit.ui.viewmodels.form import FormModel
+from crmkit.ui.viewmodels.text import words
+from crmkit.ui.widgets.base import close_tree
+from crmkit.ui.widgets.form import Form
+from crmkit.ui.widgets.head import Head
+
+__all__ = ["App", "app", "card", "form", "grid", "show"]
+
+
+def app(crm: Any) -> App:
+    """Return the screen of the whole workspace."""
+    return App(crm)
+
+
+def card(crm: Any, record: Record) -> Screen:
+    """Return the card of one record."""
+    return Screen(crm, [Card(crm, record)], "card")
+
+
+def form(crm: Any, type: str, record: Record | None = None) -> Screen:
+    """Return a form for a record, or for a new one of a type."""
+    return Screen(crm, [Form(FormModel(crm, type, record))], "form")
+
+
+def grid(crm: Any, type: str) -> Screen:
+    """Return a live grid of a record type; an opened row shows its card below."""
+    below = box([])
+
+    def open_below(record: Record) -> None:
+        old = below.children
+        below.children = (Card(crm, record),)
+        for child in old:
+            close_tree(child)
+
+    name = crm.collection(type).info.type
+    return Screen(crm, [compose(crm, Table(name), open_below), below], "grid")
+
+
+def show(result: Result) -> ipywidgets.Widget:
+    """Return what an analysis found: its words, its figures, its chart."""
+    facts = [(words(name), str(value)) for name, value in result.metrics.items()]
+    head = Head({"title": result.analysis.title, "text": result.explain(), "facts": facts})
+    return box([head, show_figure(result.figure())], "crm-stack")

@@ -1,0 +1,111 @@
+"""Card: one record with its head, its form, its sensitive fields, its timeline and the panels of plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+
+from crmkit.contributions import Timeline
+from crmkit.records import Record, info
+from crmkit.ui.compose import Box, box, compose, safely
+from crmkit.ui.screen import refresh_tree
+from crmkit.ui.viewmodels.card import CardModel
+from crmkit.ui.viewmodels.form import FormModel
+from crmkit.ui.viewmodels.secret import SecretModel
+from crmkit.ui.viewmodels.text import title
+from crmkit.ui.widgets.form import Form
+from crmkit.ui.widgets.head import Head
+from crmkit.ui.widgets.secret import Secret
+from crmkit.ui.widgets.tabs import Tabs
+
+Saver = Callable[[Any, str], None]  # (record, what was done)
+
+
+class Card(Box):
+    """The card of one record; tabs are built when they are first looked at."""
+
+    def __init__(
+        self,
+        crm: Any,
+        record: Record,
+        on_saved: Saver | None = None,
+        on_open: Callable[[Any], None] | None = None,
+        on_touched: Callable[[], None] | None = None,
+    ) -> None:
+        self.model = CardModel(crm, record)
+        self._on_saved, self._on_open = on_saved, on_open
+        self.form = Form(FormModel(crm, info(type(record)).type, record), self._saved, on_touched)
+        self._head = Head(self.model.head())
+        self._builders = self._tabs(crm)
+        self._built: dict[str, ipywidgets.Widget] = {}
+        self._body = box([], "crm-panel")
+        self.tabs = Tabs(
+            "Parts of this card", [(key, heading) for key, (heading, _) in self._builders.items()], self._show
+        )
+        super().__init__([self._head, self.tabs, self._body])
+        self.add_class("crm-card")
+        self._show(self.tabs.current)
+
+    @property
+    def dirty(self) -> bool:
+        """True while something typed is not saved."""
+        return bool(self.form.model.dirty)
+
+    @property
+    def title(self) -> str:
+        """What people call the record."""
+        return title(self.model.record)
+
+    def refresh(self) -> None:
+        """Show what was saved meanwhile."""
+        if self.model.refresh():
+            self._head.show(self.model.head())
+        for part in self._built.values():
+            refresh_tree(part)
+
+    def _tabs(self, crm: Any) -> dict[str, tuple[str, Callable[[], ipywidgets.Widget]]]:
+        """Return heading and builder of each tab by key."""
+        record = self.model.record
+        tabs: dict[str, tuple[str, Callable[[], ipywidgets.Widget]]] = {"profile": ("Profile", self._profile)}
+        if info(type(record)).type == "customer":
+            tabs["timeline"] = ("Timeline", lambda: compose(crm, Timeline(record)))
+        for panel in self.model.panels():
+            tabs[panel.name] = (panel.title, self._panel(crm, panel))
+        return tabs
+
+    def _panel(self, crm: Any, panel: Any) -> Callable[[], ipywidgets.Widget]:
+        def build() -> ipywidgets.Widget:
+            return safely(lambda: compose(crm, panel.build(crm, self.model.record), self._on_open), panel.title)
+
+        return build
+
+    def _profile(self) -> ipywidgets.Widget:
+        secrets = [
+            Secret(SecretModel(self.model.crm, self.model.record, name), self._replaced)
+            for name in self.model.secrets()
+        ]
+        if not secrets:
+            return box([self.form])
+        protected = Head({"title": "Protected", "text": "Sealed and masked. Each look is recorded with its reason."})
+        return box([self.form, protected, *secrets])
+
+    def _show(self, key: str) -> None:
+        if key not in self._built:
+            self._built[key] = self._builders[key][1]()
+            self._body.children = tuple(self._built.values())
+        for name, part in self._built.items():
+            part.layout.display = None if name == key else "none"
+
+    def _saved(self, record: Record) -> None:
+        self._tell(record, "saved")
+
+    def _replaced(self, record: Record) -> None:
+        self.form.refresh()
+        self._tell(record, "updated")
+
+    def _tell(self, record: Record, done: str) -> None:
+        self.refresh()
+        if self._on_saved is not None:
+            self._on_saved(record, done)

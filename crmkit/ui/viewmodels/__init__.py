@@ -1,0 +1,1 @@
+"""The state of the screens in plain Python: no widget, no kernel, no browser."""
