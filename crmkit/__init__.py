@@ -1,0 +1,97 @@
+"""crmkit, the CRM you can import.
+
+    import crmkit
+
+    crm = crmkit.open("acme")
+    crm.customers.search("ada lov")
+
+Everything that plugins and notebooks need is here; see `docs/guide.md`.
+"""
+
+from __future__ import annotations
+
+from crmkit.contributions import (
+    Analysis,
+    Change,
+    Chart,
+    Entry,
+    Failure,
+    Measurement,
+    Page,
+    Panel,
+    Result,
+    Stack,
+    Table,
+    Timeline,
+)
+from crmkit.crm import CRM, create, open, trust
+from crmkit.errors import (
+    Conflict,
+    CrmError,
+    Damaged,
+    ImportProblem,
+    Invalid,
+    Locked,
+    NotFound,
+    NotTrusted,
+    Refused,
+    StoreBusy,
+    Unsupported,
+)
+from crmkit.fields import Personal, Reference, Searchable, Secret, Sensitive, Unique
+from crmkit.hooks import hookimpl
+from crmkit.query import F
+from crmkit.records import Customer, Record
+from crmkit.values import CardNumber, Code, Country, Email, Iban, Instant, LongText, Money, Phone, TaxId
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "CRM",
+    "Analysis",
+    "CardNumber",
+    "Change",
+    "Chart",
+    "Code",
+    "Conflict",
+    "Country",
+    "CrmError",
+    "Customer",
+    "Damaged",
+    "Email",
+    "Entry",
+    "F",
+    "Failure",
+    "Iban",
+    "ImportProblem",
+    "Instant",
+    "Invalid",
+    "Locked",
+    "LongText",
+    "Measurement",
+    "Money",
+    "NotFound",
+    "NotTrusted",
+    "Page",
+    "Panel",
+    "Personal",
+    "Phone",
+    "Record",
+    "Reference",
+    "Refused",
+    "Result",
+    "Searchable",
+    "Secret",
+    "Sensitive",
+    "Stack",
+    "StoreBusy",
+    "Table",
+    "TaxId",
+    "Timeline",
+    "Unique",
+    "Unsupported",
+    "create",
+    "hookimpl",
+    "open",
+    "trust",
+]

@@ -1,0 +1,114 @@
+"""Joins records, store and vault: which fields are sealed, and the documents that records become.
+
+A document has two forms. In memory, personal fields are open and sensitive ones sealed. On disk both are
+sealed. A record made from a document shows a sensitive field as a masked `Secret`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from crmkit.fields import Secret, mask
+from crmkit.records import Record, RecordInfo, info
+from crmkit.store.base import Doc
+from crmkit.vault import Vault
+
+REMOVED = ".removed"  # the collection of removed records stands beside its own, under this ending
+TAGS = "_bi"  # blind index tags of a document, by field
+
+
+class RecordCodec:
+    """Seals and opens documents for the store, by what is known of each record type."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+        self._known: dict[str, RecordInfo] = {}
+        self._sealed: dict[str, tuple[tuple[str, str], ...]] = {}
+
+    def know(self, known: RecordInfo) -> None:
+        """Learn which fields of a collection, and of its removed records, are sealed."""
+        sealed = tuple((spec.name, spec.klass) for spec in known.fields.values() if spec.klass != "plain")
+        for collection in (known.plural, known.plural + REMOVED):
+            self._known[collection] = known
+            self._sealed[collection] = sealed
+
+    def subject(self, collection: str, doc: Mapping[str, Any]) -> str:
+        """Return the id whose data key seals a document: its customer, or itself."""
+        named = self._known[collection].subject
+        return str((doc.get(named) if named else None) or doc["id"])
+
+    # ------------------------------------------------------------------ what the store asks for
+
+    def prepare(self, puts: Sequence[tuple[str, Doc]]) -> None:
+        """Make the data keys of new subjects durable; the store calls this under its lock."""
+        wanted = {
+            self.subject(collection, doc)
+            for collection, doc in puts
+            if any(name in doc for name, _ in self._sealed.get(collection, ()))
+        }
+        if wanted:
+            self._vault.ensure_subjects(wanted)
+
+    def seal(self, collection: str, doc: Doc) -> Doc:
+        """Return a document as it goes to disk."""
+        sealed = self._sealed.get(collection)
+        if not sealed:
+            return doc
+        known, subject, record = self._known[collection], self.subject(collection, doc), doc["id"]
+        out = dict(doc)
+        tags = {name: tag for name, tag in out.pop(TAGS, {}).items() if name in doc}
+        for name, klass in sealed:
+            value = doc.get(name)
+            if klass == "sensitive" and isinstance(value, Secret):
+                out[name] = self._vault.seal(known.type, name, record, subject, value.value)
+                if known.fields[name].searchable:
+                    tags[name] = self._vault.blind_tag(known.type, name, str(value.value))
+            elif klass == "personal" and value is not None:
+                out[name] = self._vault.seal(known.type, name, record, subject, value)
+        if tags:
+            out[TAGS] = tags
+        return out
+
+    def open(self, collection: str, doc: Doc) -> Doc:
+        """Return a document as it is kept in memory."""
+        sealed = self._sealed.get(collection)
+        if not sealed:
+            return doc
+        known, subject, record = self._known[collection], self.subject(collection, doc), doc["id"]
+        out = dict(doc)
+        for name, klass in sealed:
+            if klass == "personal" and name in doc:
+                out[name] = self._vault.open(known.type, name, record, subject, doc[name])
+        return out
+
+    # ------------------------------------------------------------------ what collections ask for
+
+    def opened(self, collection: str, doc: Mapping[str, Any], name: str) -> Any:
+        """Return the plain value of a sensitive field. Whoever calls this has audited it or shows only a mask."""
+        known = self._known[collection]
+        return self._vault.open(known.type, name, doc["id"], self.subject(collection, doc), doc[name])
+
+    def secret(self, collection: str, doc: Mapping[str, Any], name: str) -> Secret[Any]:
+        """Return a sensitive field as a masked, unopened `Secret`."""
+        known, value = self._known[collection], doc[name]
+        fresh = isinstance(value, Secret)  # in a draft that waits for its transaction
+        shown = str(value) if fresh else mask(known.fields[name].kind, self.opened(collection, doc, name))
+        return Secret(shown, place=(known.type, doc["id"], name))
+
+    def record(self, record_type: type[Record], collection: str, doc: Mapping[str, Any]) -> Any:
+        """Return the record that a document holds; fields that its type does not know stay behind."""
+        values = {name: doc[name] for name in record_type.model_fields if name in doc}
+        for name, klass in self._sealed.get(collection, ()):
+            if klass == "sensitive" and name in doc:
+                values[name] = self.secret(collection, doc, name)
+        return record_type.model_validate(values, context={"trusted": True})
+
+    def document(self, record: Record) -> Doc:
+        """Return the document of a record; sensitive values stay `Secret` objects until they are sealed."""
+        known = info(type(record))
+        doc: Doc = record.model_dump(mode="json", exclude_none=True)
+        for name, klass in self._sealed.get(known.plural, ()):
+            if klass == "sensitive" and name in doc:
+                doc[name] = getattr(record, name)
+        return doc

@@ -1,0 +1,376 @@
+"""A collection: the records of one type. Add, get, find, search, update, remove, restore."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from crmkit.binding import Binder, Sealed
+from crmkit.codec import REMOVED
+from crmkit.commits import Commit, Committer
+from crmkit.drafts import Draft, Drafter
+from crmkit.errors import Conflict, Invalid, NotFound
+from crmkit.query import Condition, Find, Page, parse_order
+from crmkit.records import Record, RecordInfo, info
+
+if TYPE_CHECKING:
+    from crmkit.codec import RecordCodec
+    from crmkit.store.base import Doc, Store
+
+R = TypeVar("R", bound=Record)
+ALL = 2**31  # a page size that no store reaches
+SEARCHED = ("name", "title", "number", "sku", "email", "phone", "city", "contacts", "id")
+
+
+class Collection(Generic[R]):
+    """The records of one type; ``crm.customers`` is the customers.
+
+    Args:
+        record_type: The type.
+        store: Where they are kept.
+        codec: Makes records of documents.
+        committer: Writes drafts.
+        drafter: Checks values.
+        binder: Checks conditions.
+    """
+
+    def __init__(
+        self,
+        record_type: type[R],
+        store: Store,
+        codec: RecordCodec,
+        committer: Committer,
+        drafter: Drafter,
+        binder: Binder,
+    ) -> None:
+        self.type = record_type
+        self._info = info(record_type)
+        self._store = store
+        self._codec = codec
+        self._committer = committer
+        self._drafter = drafter
+        self._binder = binder
+        self._window: tuple[Any, list[str]] | None = None
+
+    @property
+    def info(self) -> RecordInfo:
+        """What is known of the record type."""
+        return self._info
+
+    def __repr__(self) -> str:
+        return f"<{self._info.plural}: {len(self):,} records>"
+
+    # ------------------------------------------------------------------ reading
+
+    def __len__(self) -> int:
+        return self._store.count(self._info.plural)
+
+    def __iter__(self) -> Iterator[R]:
+        """Yield every record, in the order of their ids."""
+        after: str | None = None
+        while True:
+            page = self.find(limit=1000, after=after)
+            yield from page
+            if page.next is None:
+                return
+            after = page.next
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and self._doc(id) is not None
+
+    def __getitem__(self, id: str) -> R:
+        record = self.get(id)
+        if record is None:
+            raise NotFound(f"no {self._info.type} has the id {id}")
+        return record
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [record.id for record in self.find(limit=20)]
+
+    def get(self, id: str) -> R | None:
+        """Return the record with this id, or None; inside a transaction, as it will be saved."""
+        doc = self._doc(id)
+        return None if doc is None else self._record(doc)
+
+    def get_many(self, ids: Sequence[str]) -> list[R]:
+        """Return the records with these ids, in that order, leaving out those that are gone."""
+        return [self._record(doc) for doc in (self._store.get(self._info.plural, id) for id in ids) if doc is not None]
+
+    def find(
+        self,
+        where: Condition | None = None,
+        *,
+        order: str | Sequence[str] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Page[R]:
+        """Return one page of the records that meet a condition.
+
+        Args:
+            where: Made with `F`; None for all.
+            order: A field name, or several; a minus sign in front means descending. The id always comes last.
+            limit: The most records to return.
+            after: `Page.next` of the page before.
+
+        Raises:
+            Invalid: A field is unknown, a value does not fit it, the limit or the cursor is wrong.
+        """
+        if limit < 1:
+            raise Invalid({"limit": "must be 1 or more"})
+        bound, sealed = self._binder.condition(where)
+        order_by = self._binder.order(parse_order(order))
+        if sealed:
+            docs = self._opened(self._store.find(Find(self._info.plural, bound, order_by, ALL)), sealed)
+            return Page([self._record(doc) for doc in docs[:limit]])
+        page = self._store.find(Find(self._info.plural, bound, order_by, limit, after))
+        return Page([self._record(doc) for doc in page], page.next)
+
+    def search(self, text: str, limit: int = 20) -> list[R]:
+        """Return the records that match what is being typed: a name, number, mail, phone or id, best first."""
+        words = search_words(text)
+        if not words:
+            return self.find(limit=limit).records  # type: ignore[return-value]  # a page's records are a list here
+        return [self._record(doc) for doc in self._store.match(self._info.plural, words, limit)]
+
+    def count(self, where: Condition | None = None, *, text: str = "") -> int:
+        """Return how many records meet a condition, and match a text being typed."""
+        if text.strip():
+            return len(self._ids(where, None, text))
+        bound, sealed = self._binder.condition(where)
+        if sealed:
+            return len(self._opened(self._store.find(Find(self._info.plural, bound, (), ALL)), sealed))
+        return self._store.count(self._info.plural, bound)
+
+    def window(
+        self,
+        start: int,
+        count: int,
+        where: Condition | None = None,
+        *,
+        order: str | Sequence[str] | None = None,
+        text: str = "",
+    ) -> list[R]:
+        """Return the records from position `start` on, for a grid that is scrolled to any place."""
+        return self.get_many(self._ids(where, order, text)[start : start + count])
+
+    def keys(self, field: str) -> dict[Any, str]:
+        """Return the id of each record by its stored value of one plain field, for imports."""
+        docs = self._store.scan(self._info.plural)
+        return {doc[field]: doc["id"] for doc in docs if doc.get(field) is not None}
+
+    def columns(self, *fields: str) -> dict[str, list[Any]]:
+        """Return stored values by field, one list each, in the same order of records, for analyses.
+
+        Args:
+            fields: Names of plain or personal fields, or dotted paths into them. Money is ``total.minor`` and
+                ``total.currency``; ``total`` alone means its minor units. Dates and instants are ISO text.
+        """
+        paths = [self._binder.path(field).split(".") for field in fields]
+        columns: list[list[Any]] = [[] for _ in fields]
+        for doc in self._store.scan(self._info.plural):
+            for column, path in zip(columns, paths, strict=True):
+                column.append(_at(doc, path))
+        return dict(zip(fields, columns, strict=True))
+
+    def to_frame(self, where: Condition | None = None) -> Any:
+        """Return the records as a pandas DataFrame; sensitive fields are masked. What is done with it is yours."""
+        import pandas
+
+        rows = [dict(record) for record in self.find(where, limit=ALL)]
+        return pandas.DataFrame(rows, columns=list(self.type.model_fields))
+
+    # ------------------------------------------------------------------ writing
+
+    def add(self, **fields: Any) -> R:
+        """Save a new record and return it.
+
+        Raises:
+            Invalid: With all problems, by field.
+        """
+        draft = self._drafter.add(fields)
+        self._committer.write([draft])
+        return self._saved(draft)
+
+    def validate(self, **fields: Any) -> R:
+        """Return a new record without saving it.
+
+        Raises:
+            Invalid: With all problems, by field.
+        """
+        record: R = self._drafter.validate(fields)
+        return record
+
+    def check(self, record: R | None = None, **fields: Any) -> dict[str, str]:
+        """Return what is wrong with values being typed, by field; empty means that they can be saved."""
+        doc = None if record is None else self._doc(record.id)
+        return self._drafter.problems(fields, doc)
+
+    def add_many(
+        self,
+        records: Iterable[R | Mapping[str, Any]],
+        *,
+        reason: str | None = None,
+        batch: int = 1000,
+        atomic: bool = False,
+        progress: Callable[[int], None] | None = None,
+    ) -> Commit:
+        """Save many new records under one cause: all are checked first, then written in batches.
+
+        Args:
+            records: Records, or mappings of their fields.
+            reason: Why, for the history.
+            batch: How many go into one write.
+            atomic: Write all at once or nothing.
+            progress: Called with the number of records written so far.
+
+        Raises:
+            Invalid: Nothing is written then.
+        """
+        drafts = [self._drafter.add(record) for record in records]
+        step = len(drafts) or 1 if atomic else batch
+        return self._committer.write_many(drafts, step, reason=reason, progress=progress)
+
+    def update(self, record: R | str, **changes: Any) -> R:
+        """Save changed fields of a record and return it as it is now.
+
+        Args:
+            record: The record as it was read; it must be the newest. An id means whatever is stored now.
+            changes: The fields to change; None or empty text clears one.
+
+        Raises:
+            Conflict: Somebody saved it since it was read.
+            Invalid: With all problems, by field.
+        """
+        id = record if isinstance(record, str) else record.id
+        doc = self._existing(id)
+        if isinstance(record, Record) and record.rev != doc["rev"]:
+            raise self._conflict(record, doc, changes)
+        draft = self._drafter.update(doc, changes)
+        if draft is None:
+            return self._record(doc)
+        try:
+            self._committer.write([draft])
+        except Conflict:
+            raise self._conflict(self._record(doc), self._existing(id), changes) from None
+        return self._saved(draft)
+
+    def remove(self, record: R | str) -> None:
+        """Take a record away; references to it stay, and `restore` brings it back.
+
+        Raises:
+            NotFound: It is not there.
+            Conflict: Somebody saved it since it was read.
+        """
+        doc = self._existing(record if isinstance(record, str) else record.id)
+        if isinstance(record, Record) and record.rev != doc["rev"]:
+            raise self._conflict(record, doc, {})
+        self._committer.write([self._drafter.move("remove", doc)])
+
+    def restore(self, id: str) -> R:
+        """Bring a removed record back and return it.
+
+        Raises:
+            NotFound: No removed record has this id.
+            Invalid: Another record has taken a value that must be unique.
+        """
+        doc = self._store.get(self._info.plural + REMOVED, id)
+        if doc is None:
+            raise NotFound(f"no removed {self._info.type} has the id {id}")
+        draft = self._drafter.move("restore", doc)
+        self._committer.write([draft])
+        return self._saved(draft)
+
+    # ------------------------------------------------------------------ parts
+
+    def _doc(self, id: str) -> Mapping[str, Any] | None:
+        pending = self._committer.pending(self._info.plural, id)
+        if pending is not None:
+            return None if pending.action == "remove" else pending.doc
+        return self._store.get(self._info.plural, id)
+
+    def _existing(self, id: str) -> Mapping[str, Any]:
+        doc = self._doc(id)
+        if doc is None:
+            raise NotFound(f"no {self._info.type} has the id {id}")
+        return doc
+
+    def _record(self, doc: Mapping[str, Any]) -> R:
+        record: R = self._codec.record(self.type, self._info.plural, doc)
+        return record
+
+    def _saved(self, draft: Draft) -> R:
+        """Return the record as it was saved; as it will be, inside a transaction."""
+        return self._record(self._existing(draft.doc["id"]))
+
+    def _conflict(self, yours: R, doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Conflict:
+        theirs = self._record(doc)
+        fields = tuple(name for name in changes if getattr(theirs, name, None) != getattr(yours, name, None))
+        return Conflict(
+            self._info.type,
+            yours.id,
+            fields,
+            {name: getattr(theirs, name) for name in fields},
+            {name: changes[name] for name in fields},
+        )
+
+    def _opened(self, found: Page[Mapping[str, Any]], sealed: list[Sealed]) -> list[Mapping[str, Any]]:
+        """Keep the candidates of a blind index whose opened values really match."""
+        return [
+            doc
+            for doc in found
+            if all(str(self._codec.opened(self._info.plural, doc, match.field)) in match.values for match in sealed)
+        ]
+
+    def _ids(self, where: Condition | None, order: str | Sequence[str] | None, text: str) -> list[str]:
+        """Return the ids that a grid shows, in order; kept until the store or the question changes."""
+        key = (repr(where), str(order), text, self._store.seq())
+        if self._window is None or self._window[0] != key:
+            bound, _ = self._binder.condition(where)
+            order_by = self._binder.order(parse_order(order))
+            words = search_words(text)
+            if words and not order_by and bound is None:
+                ids = [doc["id"] for doc in self._store.match(self._info.plural, words, ALL)]
+            else:
+                found = self._store.find(Find(self._info.plural, bound, order_by, ALL))
+                matching = {doc["id"] for doc in self._store.match(self._info.plural, words, ALL)} if words else None
+                ids = [doc["id"] for doc in found if matching is None or doc["id"] in matching]
+            self._window = (key, ids)
+        return self._window[1]
+
+
+def _at(doc: Mapping[str, Any], path: Sequence[str]) -> Any:
+    value: Any = doc
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+# --------------------------------------------------------------------------- search
+
+
+def folded(text: str) -> str:
+    """Return text without case and accents, for comparing what people type."""
+    if text.isascii():
+        return text.lower()
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def search_text(doc: Doc) -> str:
+    """Return what a document is searched by, name first; kept in memory only."""
+    parts: list[str] = []
+    for name in SEARCHED:
+        value = doc.get(name)
+        if isinstance(value, str):
+            parts.append(value)
+        elif value:
+            parts.extend(row["value"] for row in value if isinstance(row, Mapping) and "value" in row)
+    return folded(" ".join(parts))
+
+
+def search_words(text: str) -> list[str]:
+    """Return the words to look for; a phone number in any spacing is one word without its leading zeros."""
+    digits = "".join(c for c in text if c.isdigit())
+    if len(digits) >= 5 and all(c in "+-/(). 0123456789" for c in text):
+        return [digits.lstrip("0")]
+    return folded(text).split()

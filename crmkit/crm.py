@@ -1,0 +1,455 @@
+"""The open handle of a workspace: the only place where store, vault, registry and profile meet."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import heapq
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import ValidationError
+
+from crmkit.binding import Binder
+from crmkit.codec import REMOVED, RecordCodec
+from crmkit.collection import Collection, search_text
+from crmkit.commits import Committer
+from crmkit.contributions import Analysis, Entry, Failure, Result, View
+from crmkit.drafts import Drafter
+from crmkit.errors import Conflict, Invalid, NotFound
+from crmkit.fields import Secret
+from crmkit.profile import Profile, problems, read_profile, write_profile
+from crmkit.query import Page
+from crmkit.records import Customer, Record, adapter, info, new_id
+from crmkit.registry import DEFAULT_PLUGINS, PluginTable, Registry, asking_plugin
+from crmkit.store.base import Change
+from crmkit.store.tiny import TinyStore
+from crmkit.vault import Vault
+from crmkit.workspace import Workspace, locate, safe_name
+
+if TYPE_CHECKING:
+    from crmkit.transfer import ImportPlan
+
+R = TypeVar("R", bound=Record)
+T = TypeVar("T")
+_actor: ContextVar[str | None] = ContextVar("who acts", default=None)
+
+
+class CRM:
+    """An open workspace. Made by `crmkit.open` and `crmkit.create`; a context manager.
+
+    Every record type has a collection as an attribute: ``crm.customers``, ``crm.purchases``…
+
+    Args:
+        workspace: Where it is.
+        plugins: Plugin objects to register after those of the workspace.
+        strict: Let errors inside plugins through, for developing one.
+    """
+
+    def __init__(self, workspace: Workspace, plugins: Iterable[object] = (), *, strict: bool = False) -> None:
+        self.workspace = workspace
+        self.profile: Profile = read_profile(workspace.profile)
+        self.zone = ZoneInfo(self.profile.time_zone)
+        self._vault = Vault.unlock(workspace.keys)
+        self._codec = RecordCodec(self._vault)
+        self._store = TinyStore(workspace.data, self._codec)
+        self._registry = Registry(strict=strict)
+        self._committer = Committer(
+            self, self._store, self._codec, self._registry, lambda: self.actor, self._sealed_reason
+        )
+        self._collections: dict[str, Collection[Any]] = {}
+        self._take_type(Customer)
+        self._load_plugins(plugins)
+
+    def __repr__(self) -> str:
+        return f"<CRM {self.profile.name}: {', '.join(f'{len(c):,} {name}' for name, c in self._by_plural().items())}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files and drop the keys; the handle cannot be used afterwards."""
+        self._store.close()
+        self._vault.close()
+
+    # ------------------------------------------------------------------ plugins and types
+
+    @property
+    def plugins(self) -> PluginTable:
+        """Every plugin that was found, with its state."""
+        return self._registry.table
+
+    @property
+    def failures(self) -> list[Failure]:
+        """What went wrong inside plugins since the workspace was opened."""
+        return list(self._registry.failures)
+
+    def register(self, plugin: object, name: str | None = None) -> str:
+        """Register a plugin, for example one written in a cell; it works at once. Returns its name.
+
+        Raises:
+            Invalid: It is no plugin, or clashes with another one.
+        """
+        registered = self._registry.register(plugin, name)
+        self._take_types()
+        return registered
+
+    def _load_plugins(self, objects: Iterable[object]) -> None:
+        for dotted in DEFAULT_PLUGINS:
+            self._registry.load_default(dotted)
+        for requirement in self.profile.plugins:
+            self._registry.load_entry_point(requirement)
+        files = self.workspace.plugin_files()
+        trusted = bool(files) and self._vault.trusted_code() == _fingerprints(files)
+        for path in files:
+            self._registry.load_file(path, trusted=trusted)
+        for plugin in objects:
+            self._registry.register(plugin)
+        self._take_types()
+
+    def _take_types(self) -> None:
+        for record_type in self._registry.contributions("crm_record_types"):
+            if record_type not in self.types:
+                self._take_type(record_type)
+
+    def _take_type(self, record_type: type[Record]) -> None:
+        known = info(record_type)
+        drafter = Drafter(record_type, self._codec, self._context)
+        binder = Binder(
+            record_type, self._context({}, {}), lambda field, value: self._vault.blind_tags(known.type, field, value)
+        )
+        self._codec.know(known)
+        self._committer.drafters[known.type] = drafter
+        self._committer.plurals[known.type] = known.plural
+        unique = tuple(spec.name for spec in known.fields.values() if spec.unique)
+        self._store.register(known.plural, unique=unique, text=search_text)
+        self._store.register(known.plural + REMOVED)
+        self._collections[known.type] = Collection(
+            record_type, self._store, self._codec, self._committer, drafter, binder
+        )
+
+    def _context(self, raw: Mapping[str, Any], doc: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the validation context: the currency, and the region of national phone numbers."""
+        return {"currency": self.profile.currency, "region": self._region(raw, doc)}
+
+    def _region(self, raw: Mapping[str, Any], doc: Mapping[str, Any]) -> str | None:
+        country = raw.get("country", doc.get("country"))
+        if isinstance(country, str) and country:
+            with contextlib.suppress(ValueError):
+                return str(adapter(Customer, "country").validate_python(country))
+        return self.profile.country
+
+    # ------------------------------------------------------------------ collections
+
+    @property
+    def types(self) -> tuple[type[Record], ...]:
+        """The known record types."""
+        return tuple(collection.type for collection in self._collections.values())
+
+    def collection(self, which: type[R] | str) -> Collection[R]:
+        """Return the collection of a record type, given as its class, name or plural.
+
+        Raises:
+            NotFound: No plugin contributes such a type.
+        """
+        name = which if isinstance(which, str) else info(which).type
+        found = self._collections.get(name) or self._by_plural().get(name)
+        if found is None:
+            known = ", ".join(sorted(self._collections))
+            raise NotFound(f"{name!r} is not a record type here; known are {known}")
+        return found
+
+    def _by_plural(self) -> dict[str, Collection[Any]]:
+        return {collection.info.plural: collection for collection in self._collections.values()}
+
+    def __getattr__(self, name: str) -> Collection[Any]:
+        collections = self.__dict__.get("_collections", {})
+        found = next((each for each in collections.values() if each.info.plural == name), None)
+        if found is None:
+            raise AttributeError(f"CRM has no {name!r}; collections are {', '.join(self._by_plural())}")
+        return found
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._by_plural()]
+
+    def __getitem__(self, name: str) -> Collection[Any]:
+        return self.collection(name)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._by_plural())
+
+    # ------------------------------------------------------------------ who, and all or nothing
+
+    @property
+    def actor(self) -> str:
+        """Who is acting: the name given to `acting_as`, else the name of the system user."""
+        return _actor.get() or getpass.getuser()
+
+    @contextlib.contextmanager
+    def acting_as(self, actor: str) -> Iterator[None]:
+        """Let what is done inside be recorded under this name."""
+        if not actor.strip():
+            raise Invalid({"actor": "must not be blank"})
+        token = _actor.set(actor)
+        try:
+            yield
+        finally:
+            _actor.reset(token)
+
+    def transaction(self, reason: str | None = None) -> contextlib.AbstractContextManager[None]:
+        """Buffer what is saved inside and save it in one commit at the end, all or nothing.
+
+        `get` and ``[id]`` see what is buffered, `find` and `search` do not. A transaction inside another joins it.
+        """
+        return self._committer.transaction(reason)
+
+    def atomically(self, work: Callable[[], T], *, tries: int = 10) -> T:
+        """Run `work` in a transaction, and again when somebody else was faster.
+
+        Raises:
+            Conflict: Somebody else was faster each time.
+        """
+        for last in (*[False] * (tries - 1), True):
+            try:
+                with self.transaction():
+                    result = work()
+                return result
+            except Conflict:
+                if last:
+                    raise
+        raise Invalid({"tries": "must be 1 or more"})
+
+    # ------------------------------------------------------------------ sensitive fields
+
+    def reveal(self, record: Record, field: str, *, reason: str) -> Secret[Any]:
+        """Open a sensitive field; the audit log has it on disk before this returns.
+
+        Args:
+            record: Whose field.
+            field: Its name.
+            reason: Why, for the audit log.
+
+        Returns:
+            An opened `Secret`: ``.value`` is the plain value, every rendering stays masked.
+
+        Raises:
+            Invalid: The field is not a sensitive one, is empty, or no reason is given.
+        """
+        collection = self.collection(type(record))
+        spec = collection.info.fields.get(field)
+        if spec is None or spec.klass != "sensitive":
+            raise Invalid({field: "is not a sensitive field; read it as an attribute"})
+        if not reason.strip():
+            raise Invalid({"reason": "say why; it is kept in the audit log"})
+        with self._store.lock():
+            doc = self._store.get(collection.info.plural, record.id)
+            if doc is None:
+                raise NotFound(f"no {collection.info.type} has the id {record.id}")
+            if field not in doc:
+                raise Invalid({field: "is empty"})
+            subject = self._codec.subject(collection.info.plural, doc)
+            self._vault.audit.append(
+                actor=self.actor,
+                action="reveal",
+                entity=collection.info.type,
+                record=record.id,
+                subject=subject,
+                fields=(field,),
+                reason=self._vault.seal("audit", "reason", record.id, subject, reason),
+                plugin=asking_plugin(),
+            )
+            masked = self._codec.secret(collection.info.plural, doc, field)
+            return Secret(str(masked), self._codec.opened(collection.info.plural, doc, field), masked.place)
+
+    def _sealed_reason(self, reason: str, cause: str) -> str:
+        """Seal why a commit was made: people write names into reasons."""
+        subject = self._vault.workspace_id
+        with self._store.lock():
+            self._vault.ensure_subjects({subject})
+        return self._vault.seal("commit", "reason", cause, subject, reason)
+
+    # ------------------------------------------------------------------ questions to plugins
+
+    @property
+    def views(self) -> list[View]:
+        """The pages and panels that plugins contribute."""
+        return self._registry.contributions("crm_views")
+
+    @property
+    def analyses(self) -> list[Analysis]:
+        """The analyses that plugins contribute."""
+        return self._registry.contributions("crm_analyses")
+
+    def analyse(self, name: str, *, as_of: date | None = None, **parameters: Any) -> Result:
+        """Run an analysis.
+
+        Args:
+            name: Its name.
+            as_of: The day to look from; today in the workspace's time zone.
+            parameters: What the analysis takes.
+
+        Raises:
+            NotFound: No plugin contributes it.
+        """
+        found = next((analysis for analysis in self.analyses if analysis.name == name), None)
+        if found is None:
+            known = ", ".join(analysis.name for analysis in self.analyses) or "none"
+            raise NotFound(f"{name!r} is not an analysis; there are: {known}")
+        day = as_of or datetime.now(self.zone).date()
+        return Result(found, day, found.measure(self, as_of=day, **parameters))
+
+    def timeline(
+        self, customer: Record, kinds: Iterable[str] | None = None, limit: int = 50, after: str | None = None
+    ) -> Page[Entry]:
+        """Return what happened with a customer, newest first.
+
+        Args:
+            customer: Whose timeline.
+            kinds: Only these kinds of entries.
+            limit: The most entries.
+            after: `Page.next` of the page before.
+        """
+        wanted = None if kinds is None else set(kinds)
+        told = self._registry.ask("crm_timeline", crm=self, customer=customer)
+        entries = [(entry, plugin) for plugin, answer in told for entry in answer or ()]
+        keyed = [(f"{entry.at.isoformat()}|{entry.record}|{entry.kind}", entry, plugin) for entry, plugin in entries]
+        rest = [
+            each
+            for each in keyed
+            if (after is None or each[0] < after) and (wanted is None or each[1].kind in wanted)
+        ]
+        newest = heapq.nlargest(limit, rest, key=lambda each: each[0])
+        page = [replace(entry, provider=plugin) for _, entry, plugin in newest]
+        return Page(page, newest[-1][0] if len(rest) > limit else None)
+
+    # ------------------------------------------------------------------ changes of others
+
+    def seq(self) -> int:
+        """Return the number of the newest commit, other processes' included."""
+        return self._store.seq()
+
+    def changes(self, since: int = 0) -> list[Change] | None:
+        """Return which records were written after commit `since`; None where that is too long ago to say."""
+        return self._store.changes(since)
+
+    # ------------------------------------------------------------------ import
+
+    def import_file(self, source: Any, *, as_: str, map: Mapping[str, str] | None = None, **options: Any) -> ImportPlan:
+        """Plan the import of a table; nothing is written before ``plan.apply()``. See `crmkit.transfer.plan`."""
+        from crmkit.transfer import plan
+
+        return plan(self, source, as_=as_, map=map, **options)
+
+    # ------------------------------------------------------------------ screens
+
+    def app(self) -> Any:
+        """Return the app, to be the last expression of a cell."""
+        return _ui().app(self)
+
+    def card(self, record: Record) -> Any:
+        """Return the card of one record."""
+        return _ui().card(self, record)
+
+    def grid(self, type: str) -> Any:
+        """Return a live grid of a record type."""
+        return _ui().grid(self, type)
+
+    def form(self, type: str, record: Record | None = None) -> Any:
+        """Return a form for a new record, or for the one that is given."""
+        return _ui().form(self, type, record)
+
+    # ------------------------------------------------------------------ health
+
+    def verify(self) -> list[str]:
+        """Read every frame and the audit log again and return what is wrong; empty when all is well."""
+        return [*self._store.verify(), *self._vault.audit.verify()]
+
+
+def _ui() -> Any:
+    """Return the screens, which are imported on first use: the core runs without them."""
+    return importlib.import_module("crmkit.ui")
+
+
+def _fingerprints(files: Iterable[Path]) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+# --------------------------------------------------------------------------- making and opening
+
+
+def create(
+    folder: str | os.PathLike[str],
+    *,
+    currency: str = "EUR",
+    country: str | None = None,
+    name: str | None = None,
+    time_zone: str = "UTC",
+) -> CRM:
+    """Make a workspace folder and open it. Never prompts and prints nothing.
+
+    Args:
+        folder: Where; it must not hold a workspace.
+        currency: ISO 4217 code of amounts that name none.
+        country: ISO 3166 code; the region of phone numbers without a country code.
+        name: What people call it; the folder's name when left out.
+        time_zone: IANA name; the zone in which days begin.
+
+    Raises:
+        Invalid: A setting is wrong, or there is a workspace already.
+    """
+    place = Workspace(Path(folder).expanduser().resolve())
+    try:
+        profile = Profile(
+            name=name or safe_name(place.folder), currency=currency, country=country, time_zone=time_zone
+        )
+    except ValidationError as error:
+        raise Invalid(problems(error), "settings") from None
+    place.make_folders()
+    workspace_id = new_id()
+    Vault.create(place.keys, workspace_id).close()
+    TinyStore.create(place.data, workspace_id)
+    write_profile(place.profile, profile)
+    return CRM(place)
+
+
+def open(
+    folder: str | os.PathLike[str] | None = None, *, plugins: Iterable[object] = (), strict: bool = False
+) -> CRM:
+    """Open a workspace: the folder that is given, else the one found upward from here, else ``$CRMKIT_WORKSPACE``.
+
+    Args:
+        folder: The workspace folder.
+        plugins: Plugin objects to register after those of the workspace.
+        strict: Let errors inside plugins through, for developing one.
+
+    Raises:
+        NotFound: There is no workspace; the message says where it looked.
+        Locked: This user cannot open the keys.
+        Damaged: Files are not what crmkit wrote.
+        Unsupported: A newer crmkit wrote them, or the system is not supported.
+    """
+    return CRM(locate(folder), plugins, strict=strict)
+
+
+def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+    """Trust the code in a workspace's plugins folder, as it is now, for this user; returns the names of its files."""
+    workspace = locate(folder)
+    files = workspace.plugin_files()
+    vault = Vault.unlock(workspace.keys)
+    vault.trust_code(_fingerprints(files))
+    vault.close()
+    return tuple(path.name for path in files)

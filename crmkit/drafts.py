@@ -1,0 +1,229 @@
+"""Drafts: what will be written for one record, checked, before anything is locked or saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from crmkit.codec import REMOVED, RecordCodec
+from crmkit.contributions import Change
+from crmkit.errors import Invalid
+from crmkit.fields import Secret
+from crmkit.records import KEPT_BY_CRMKIT, FieldSpec, Record, adapter, has_bad_text, info, invalid, now
+from crmkit.store.base import NEW, Delete, Doc, Put
+from crmkit.values import instant_text
+
+Action = str
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One record as it will be.
+
+    Attributes:
+        record_type: Its type.
+        action: add, update, remove or restore.
+        doc: Its new document, in memory form.
+        expect: The revision that must still be stored.
+        before: Its document as it was read; None where it is new.
+        record: The record as it will be; None where it is removed or restored.
+        changed: The names of the fields that change.
+    """
+
+    record_type: type[Record]
+    action: Any
+    doc: Doc
+    expect: int
+    before: Mapping[str, Any] | None
+    record: Record | None = None
+    changed: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The collection and id that it is about."""
+        return info(self.record_type).plural, self.doc["id"]
+
+    def writes(self) -> Iterator[Put | Delete]:
+        """Yield what the store has to write."""
+        plural, id = self.key
+        match self.action:
+            case "remove":
+                yield Delete(plural, id, self.expect)
+                yield Put(plural + REMOVED, self.doc, NEW)
+            case "restore":
+                yield Delete(plural + REMOVED, id, self.expect)
+                yield Put(plural, self.doc, NEW)
+            case _:
+                yield Put(plural, self.doc, self.expect)
+
+    def change(self, codec: RecordCodec) -> Change:
+        """Return what plugins are shown of it."""
+        plural, id = self.key
+        before = None if self.before is None else codec.record(self.record_type, plural, self.before)
+        fields = {name: getattr(self.record, name) for name in self.changed}
+        return Change(info(self.record_type).type, id, self.action, before, fields)
+
+
+class Drafter:
+    """Makes the drafts of one record type.
+
+    Args:
+        record_type: The type.
+        codec: Turns records into documents.
+        context: Returns the validation context for raw values, given the document they will be part of.
+    """
+
+    def __init__(
+        self,
+        record_type: type[Record],
+        codec: RecordCodec,
+        context: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]],
+    ) -> None:
+        self._type = record_type
+        self._info = info(record_type)
+        self._codec = codec
+        self._context = context
+
+    def validate(self, raw: Mapping[str, Any]) -> Any:
+        """Return a new record of raw values.
+
+        Raises:
+            Invalid: With all problems, by field.
+        """
+        self._refuse_foreign_secrets(raw, own=None)
+        self._refuse_bad_text(raw)
+        try:
+            return self._type.model_validate(dict(raw), context=self._context(raw, {}))
+        except ValidationError as error:
+            raise invalid(error, self._type) from None
+
+    def add(self, given: Record | Mapping[str, Any]) -> Draft:
+        """Draft a new record."""
+        record = self.validate(given) if isinstance(given, Mapping) else given
+        doc = self._codec.document(record)
+        if record is given:  # made by somebody else, perhaps without the door
+            self._refuse_bad_text(doc)
+        doc["rev"] = 1
+        changed = tuple(name for name in self._info.fields if name in doc)
+        return Draft(self._type, "add", doc, NEW, None, record, changed)
+
+    def update(self, doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Draft | None:
+        """Draft changes of a stored document; None where nothing would change. Unknown fields of it survive."""
+        values = self._changed_values(doc, changes)
+        if not values:
+            return None
+        current = self._codec.record(self._type, self._info.plural, doc)
+        merged = {**{name: getattr(current, name) for name in self._type.model_fields}, **values}
+        context = {**self._context(changes, doc), "trusted": True, "changed": frozenset(values)}
+        try:
+            record = self._type.model_validate(merged, context=context)
+        except ValidationError as error:
+            raise invalid(error, self._type) from None
+        new = self._patched(doc, record, values)
+        changed = tuple(name for name in self._info.fields if new.get(name) != doc.get(name))
+        if not changed:
+            return None
+        if self._info.subject in changed:
+            self._move_secrets(doc, new)
+        new["rev"], new["updated_at"] = doc["rev"] + 1, instant_text(now())
+        return Draft(self._type, "update", new, doc["rev"], doc, record, changed)
+
+    def move(self, action: Action, doc: Mapping[str, Any]) -> Draft:
+        """Draft the removal or the return of a record."""
+        new = {**doc, "rev": doc["rev"] + 1, "updated_at": instant_text(now())}
+        return Draft(self._type, action, new, doc["rev"], doc)
+
+    def problems(self, raw: Mapping[str, Any], doc: Mapping[str, Any] | None) -> dict[str, str]:
+        """Return what is wrong with raw values, by field, without drafting anything."""
+        try:
+            if doc is None:
+                self.validate(raw)
+            else:
+                self.update(doc, raw)
+        except Invalid as error:
+            return error.problems
+        return {}
+
+    # ------------------------------------------------------------------ parts of an update
+
+    def _changed_values(self, doc: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        self._refuse_foreign_secrets(changes, own=doc["id"])
+        self._refuse_bad_text(changes)
+        context, values, problems = self._context(changes, doc), {}, {}
+        for name, value in changes.items():
+            spec = self._info.fields.get(name)
+            if spec is None:
+                problems[name] = self._not_a_field(name)
+            elif isinstance(value, Secret) and value.place is not None:
+                continue  # the record's own unopened secret means: leave it as it is
+            elif value is None or value == "":
+                if spec.required:
+                    problems[name] = "is required"
+                values[name] = self._type.model_fields[name].get_default(call_default_factory=True)
+            else:
+                self._check_value(name, value, context, values, problems)
+        if problems:
+            raise Invalid(problems, self._info.type)
+        return values
+
+    def _check_value(
+        self, name: str, value: Any, context: dict[str, Any], values: dict[str, Any], problems: dict[str, str]
+    ) -> None:
+        try:
+            values[name] = adapter(self._type, name).validate_python(value, context=context)
+        except ValidationError as error:
+            for path, problem in invalid(error, self._type).problems.items():
+                problems[name if path == self._info.type else f"{name}.{path}"] = problem
+
+    def _patched(self, doc: Mapping[str, Any], record: Record, values: Mapping[str, Any]) -> Doc:
+        """Return the document with the known fields of the record put in; sealed ones that did not change stay."""
+        fresh = self._codec.document(record)
+        new = dict(doc)
+        for spec in self._info.fields.values():
+            if spec.klass == "sensitive" and spec.name not in values:
+                continue
+            if spec.name in fresh:
+                new[spec.name] = fresh[spec.name]
+            else:
+                new.pop(spec.name, None)
+        return new
+
+    def _move_secrets(self, doc: Mapping[str, Any], new: Doc) -> None:
+        """Open what was sealed under the former subject's key, so that it is sealed under the new one's."""
+        for spec in self._info.fields.values():
+            if spec.klass == "sensitive" and isinstance(new.get(spec.name), str):
+                new[spec.name] = Secret("", self._codec.opened(self._info.plural, doc, spec.name))
+
+    def _refuse_foreign_secrets(self, raw: Mapping[str, Any], own: str | None) -> None:
+        for name, value in raw.items():
+            if isinstance(value, Secret) and value.place not in (None, (self._info.type, own, name)):
+                raise Invalid({name: "is the secret of another record or field; reveal it and give the value"})
+
+    def _refuse_bad_text(self, raw: Mapping[str, Any]) -> None:
+        bad = [name for name, value in raw.items() if has_bad_text(value)]
+        if bad:
+            why = "holds a character that not every store can keep (U+0000, or half of a surrogate pair)"
+            raise Invalid(dict.fromkeys(bad, why), self._info.type)
+
+    def _not_a_field(self, name: str) -> str:
+        if name in KEPT_BY_CRMKIT:
+            return "is kept by crmkit and cannot be set"
+        return f"is not a field of {self._info.type}{self._info.nearest(name)}"
+
+
+def references(spec: FieldSpec, value: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, target type, id) for every reference in the stored value of a field."""
+    if spec.kind == "reference" and spec.target and value:
+        yield spec.name, spec.target, value
+    elif spec.kind == "references" and spec.target:
+        for each in value or ():
+            yield spec.name, spec.target, each
+    elif spec.kind == "parts":
+        linked = [part for part in spec.parts if part.kind == "reference"]
+        for number, row in enumerate(value or (), 1):
+            for part in linked:
+                for name, target, id in references(part, row.get(part.name)):
+                    yield f"{spec.name}.{number}.{name}", target, id

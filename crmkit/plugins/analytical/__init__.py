@@ -1,0 +1,1 @@
+"""Analytical plugins: what the records tell."""

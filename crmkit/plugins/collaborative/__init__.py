@@ -1,0 +1,1 @@
+"""Collaborative plugins: what happened with a customer, seen by everybody."""

@@ -1,0 +1,1 @@
+"""Operational plugins: the daily work of sales, marketing and service."""

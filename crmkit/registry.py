@@ -1,0 +1,272 @@
+"""The plugin manager: find, load, refuse, call and list plugins.
+
+Plugins come in a fixed order: crmkit's own, named by dotted path; installed ones that the profile names; the
+workspace's own files; objects that are passed in. All take the same road. What a plugin contributes is read
+when it is registered, so that a broken or conflicting plugin is refused whole and nobody else suffers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import os
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pluggy
+
+from crmkit import hooks
+from crmkit.contributions import Failure
+from crmkit.errors import CrmError, Invalid
+from crmkit.records import info
+
+DEFAULT_PLUGINS = (
+    "crmkit.plugins.operational.catalog",
+    "crmkit.plugins.collaborative.interactions",
+    "crmkit.plugins.analytical.revenue",
+)
+CONTRIBUTIONS = ("crm_record_types", "crm_views", "crm_analyses")
+State = Literal["active", "disabled", "waiting", "failed", "incompatible"]
+
+_asking: ContextVar[str | None] = ContextVar("plugin that is being called", default=None)
+
+
+def asking_plugin() -> str | None:
+    """Return the name of the plugin whose hook is running, for the audit log; None outside of hooks."""
+    return _asking.get()
+
+
+@dataclass(frozen=True)
+class PluginState:
+    """One row of ``crm.plugins``."""
+
+    name: str
+    state: State
+    source: str
+    version: str = ""
+    hooks: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class PluginTable(Sequence[PluginState]):
+    """All plugins and their states; iterate, index by number or name."""
+
+    def __init__(self, rows: Iterable[PluginState]) -> None:
+        self._rows = tuple(rows)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            found = next((row for row in self._rows if row.name == key), None)
+            if found is None:
+                raise KeyError(key)
+            return found
+        return self._rows[key]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{row.name:32} {row.state:12} {row.source:12} {row.reason}".rstrip() for row in self._rows)
+
+
+class Registry:
+    """The plugins of one open CRM."""
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self.failures: list[Failure] = []
+        self._strict = strict
+        self._manager = pluggy.PluginManager(hooks.PROJECT)
+        self._manager.add_hookspecs(hooks)
+        self._states: dict[str, PluginState] = {}
+        self._given: dict[str, dict[str, tuple[Any, ...]]] = {}  # plugin -> hook -> contributions
+        self._disabled = {name for name in os.environ.get("CRMKIT_DISABLE_PLUGINS", "").split(",") if name}
+
+    # ------------------------------------------------------------------ loading
+
+    def load_default(self, dotted: str) -> None:
+        """Load a module by dotted path; its name is the path's last two parts."""
+        name = ".".join(dotted.split(".")[-2:])
+        self._load(name, "built-in", lambda: importlib.import_module(dotted))
+
+    def load_entry_point(self, requirement: str) -> None:
+        """Load an installed plugin that the profile names, ``"webhooks"`` or ``"webhooks==1.2"``."""
+        name, _, wanted = requirement.partition("==")
+        point = next(iter(importlib.metadata.entry_points(group=hooks.PROJECT, name=name)), None)
+        version = point.dist.version if point and point.dist else ""
+        if point is None:
+            reason = "is named in crmkit.toml but not installed"
+            self._states[name] = PluginState(name, "failed", "installed", reason=reason)
+        elif wanted and version != wanted:
+            reason = f"crmkit.toml asks for {wanted}, installed is {version}"
+            self._states[name] = PluginState(name, "incompatible", "installed", version, reason=reason)
+        else:
+            self._load(name, "installed", point.load, version)
+
+    def load_file(self, path: Path, *, trusted: bool) -> None:
+        """Load a file of the workspace's plugins folder, or let it wait until its user trusts it."""
+        if trusted:
+            self._load(path.stem, "workspace", lambda: _import_file(path))
+        else:
+            reason = "wait until you trust this workspace: crmkit plugins trust"
+            self._states[path.stem] = PluginState(path.stem, "waiting", "workspace", reason=reason)
+
+    def register(self, plugin: object, name: str | None = None, source: str = "session", version: str = "") -> str:
+        """Register an object or module whose functions implement hooks, and return its name.
+
+        Registering under a name that is there already replaces that plugin.
+
+        Raises:
+            Invalid: It is a class, names a hook that does not exist, or clashes with another plugin.
+        """
+        name = name or getattr(plugin, "__name__", type(plugin).__name__).lower()
+        before = self._forget(name)
+        try:
+            self._register(plugin, name)
+        except Exception:
+            if before:  # a bad new version does not take the old one away
+                self._register(before[0], name)
+                self._states[name] = before[1]
+            raise
+        used = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
+        version = version or getattr(plugin, "__version__", "")
+        self._states[name] = PluginState(name, "active", source, version, used)
+        return name
+
+    def _register(self, plugin: object, name: str) -> None:
+        _check(plugin, name)
+        self._manager.register(plugin, name)
+        try:
+            self._given[name] = {hook: self._contributed(plugin, name, hook) for hook in CONTRIBUTIONS}
+            self._refuse_clashes(name)
+        except Exception:
+            self._forget(name)
+            raise
+
+    def _load(self, name: str, source: str, load: Callable[[], object], version: str = "") -> None:
+        if name in self._disabled or name.rpartition(".")[2] in self._disabled:
+            self._states[name] = PluginState(name, "disabled", source, reason="disabled by CRMKIT_DISABLE_PLUGINS")
+            return
+        try:
+            self.register(load(), name, source, version)
+        except (Exception, SystemExit) as error:
+            self._record(name, "load", error)
+            reason = str(error) if isinstance(error, CrmError) else type(error).__name__
+            self._states[name] = PluginState(name, "failed", source, version, reason=reason)
+
+    def _forget(self, name: str) -> tuple[object, PluginState] | None:
+        plugin = self._manager.unregister(name=name) if self._manager.has_plugin(name) else None
+        self._given.pop(name, None)
+        state = self._states.pop(name, None)
+        return (plugin, state) if plugin is not None and state is not None else None
+
+    def _contributed(self, plugin: object, name: str, hook: str) -> tuple[Any, ...]:
+        implementation = getattr(plugin, hook, None)
+        items = tuple(implementation()) if implementation else ()
+        return tuple(item if isinstance(item, type) else replace(item, provider=name) for item in items)
+
+    def _refuse_clashes(self, name: str) -> None:
+        for hook in CONTRIBUTIONS:
+            for item in self._given[name][hook]:
+                for other, given in self._given.items():
+                    if other != name and _label(item) in map(_label, given[hook]):
+                        kind, word = _label(item)
+                        raise Invalid({kind: f"{word!r} is contributed by {other} and by {name}; rename one"}, name)
+
+    # ------------------------------------------------------------------ asking
+
+    @property
+    def table(self) -> PluginTable:
+        """Every plugin that was found, with its state."""
+        return PluginTable(self._states.values())
+
+    def contributions(self, hook: str) -> list[Any]:
+        """Return what all plugins contribute to a hook, sorted by name."""
+        return sorted((item for given in self._given.values() for item in given[hook]), key=_label)
+
+    def ask(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
+        """Ask every plugin, each for itself; yield (plugin, answer). A failing plugin is recorded and left out."""
+        for name, call in self._implementations(hook, arguments):
+            try:
+                with _asks(name):
+                    answer = call()
+                    yield name, list(answer) if inspect.isgenerator(answer) else answer
+            except (Exception, SystemExit) as error:
+                self._record(name, hook, error)
+                if self._strict:
+                    raise
+
+    def chain(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """Yield (plugin, call) in order of registration; the caller passes what changes on the way, errors propagate."""
+        yield from self._implementations(hook, arguments)
+
+    def has(self, hook: str) -> bool:
+        """Return whether any plugin implements a hook."""
+        return bool(getattr(self._manager.hook, hook).get_hookimpls())
+
+    def _implementations(self, hook: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+
+            def call(_impl: Any = implementation, **later: Any) -> Any:
+                everything = {**arguments, **later}
+                with _asks(_impl.plugin_name):
+                    return _impl.function(*(everything[name] for name in _impl.argnames))
+
+            yield implementation.plugin_name, call
+
+    def _record(self, plugin: str, hook: str, error: BaseException) -> None:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        self.failures.append(Failure(plugin, hook, type(error).__name__, place, datetime.now(UTC)))
+
+
+@contextlib.contextmanager
+def _asks(plugin: str) -> Iterator[None]:
+    token = _asking.set(plugin)
+    try:
+        yield
+    finally:
+        _asking.reset(token)
+
+
+def _label(item: Any) -> tuple[str, str]:
+    """Return what must be unique about a contribution: its kind and its name."""
+    if isinstance(item, type):
+        return "record type", info(item).type
+    return type(item).__name__.lower(), item.name
+
+
+def _import_file(path: Path) -> object:
+    spec = importlib.util.spec_from_file_location(f"crmkit_workspace_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise Invalid({path.name: "is not a Python file"})
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _check(plugin: object, name: str) -> None:
+    """Refuse what pluggy would accept and fail on later."""
+    if isinstance(plugin, type):
+        raise Invalid({name: "is a class; register an instance of it"})
+    known = {spec for spec in vars(hooks) if spec.startswith("crm_")}
+    found = {member for member in dir(plugin) if member.startswith("crm_") and callable(getattr(plugin, member))}
+    if not found:
+        raise Invalid({name: "implements no hook; mark functions named crm_… with @hookimpl"})
+    for member in sorted(found - known):
+        raise Invalid({name: f"{member} is not a hook; hooks are {', '.join(sorted(known))}"})
+    for member in sorted(found):
+        function = getattr(plugin, member)
+        if not hasattr(function, f"{hooks.PROJECT}_impl"):
+            raise Invalid({name: f"{member} is not marked with @hookimpl"})
+        allowed = set(inspect.signature(getattr(hooks, member)).parameters)
+        for argument, parameter in inspect.signature(function).parameters.items():
+            if argument not in allowed or parameter.default is not parameter.empty:
+                raise Invalid({name: f"{member} takes {', '.join(sorted(allowed)) or 'no arguments'}, no defaults"})

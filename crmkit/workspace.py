@@ -1,0 +1,73 @@
+"""Where things are in a workspace folder, and how one is found."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from crmkit.durable import make_folder
+from crmkit.errors import Invalid, NotFound
+
+PROFILE = "crmkit.toml"
+HOW_TO_MAKE = "make one with: crmkit init FOLDER"
+
+
+class Workspace:
+    """The folder of one CRM: ``crmkit.toml``, ``data/``, ``keys/``, ``plugins/``, ``files/``, ``notebooks/``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.profile = folder / PROFILE
+        self.data = folder / "data"
+        self.keys = folder / "keys"
+        self.plugins = folder / "plugins"
+        self.files = folder / "files"
+        self.notebooks = folder / "notebooks"
+
+    def __repr__(self) -> str:
+        return f"<Workspace {self.folder}>"
+
+    def make_folders(self) -> None:
+        """Create the folder and its parts, open to the group.
+
+        Raises:
+            Invalid: There is a workspace, or something else, already.
+        """
+        if self.profile.exists():
+            raise Invalid({"folder": f"{self.folder} is a workspace already; open it, or choose another folder"})
+        if self.folder.exists() and not self.folder.is_dir():
+            raise Invalid({"folder": f"{self.folder} is a file; choose a folder"})
+        for part in (self.folder, self.data, self.keys, self.plugins, self.files, self.notebooks):
+            make_folder(part)
+
+    def plugin_files(self) -> list[Path]:
+        """Return the Python files of the plugins folder, sorted by name."""
+        return sorted(self.plugins.glob("[!_.]*.py")) if self.plugins.is_dir() else []
+
+
+def locate(path: str | os.PathLike[str] | None = None) -> Workspace:
+    """Find a workspace: the folder that was given; else upward from here; else ``$CRMKIT_WORKSPACE``.
+
+    Raises:
+        NotFound: There is none; the message says where it looked and how to make one.
+    """
+    if path is not None:
+        folder = Path(path).expanduser().resolve()
+        if (folder / PROFILE).is_file():
+            return Workspace(folder)
+        what = "has no crmkit.toml" if folder.is_dir() else "does not exist"
+        raise NotFound(f"no workspace at {folder}: it {what}; {HOW_TO_MAKE}")
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / PROFILE).is_file():
+            return Workspace(folder)
+    named = os.environ.get("CRMKIT_WORKSPACE")
+    if named:
+        return locate(named)
+    raise NotFound(f"no workspace: looked for {PROFILE} in {here} and above, and $CRMKIT_WORKSPACE is not set; {HOW_TO_MAKE}")
+
+
+def safe_name(folder: Path) -> str:
+    """Return a name for people from a folder's name."""
+    return re.sub(r"[-_]+", " ", folder.name).strip().title() or "CRM"
