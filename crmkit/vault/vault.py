@@ -54,9 +54,11 @@ class Vault(Guarded):
             workspace_id: The id of the workspace, a ULID as text.
 
         Raises:
+            Invalid: The id is no ULID.
             Refused: There is a keyring already.
             Locked: The user's identity cannot be read.
         """
+        id_bytes(workspace_id)  # what is no id is refused before anything is made
         if (folder / KEYRING_FILE).exists():
             raise Refused(f"there is a keyring already: {folder / KEYRING_FILE}")
         keyring = Keyring.create(workspace_id, ensure_identity())

@@ -1,0 +1,224 @@
+"""The audit log: whatever is done to it before a head that somebody holds is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from crmkit.errors import Damaged
+from crmkit.vault import Vault
+from crmkit.vault.audit import AuditLog, _head_of
+from crmkit.vault.trust import AuditHead, Trust
+
+SCALE = float(os.environ.get("CRMKIT_TEST_SCALE", "1"))
+SEED = 20261122
+LINES = 12
+
+
+def _reveal(vault: Vault, ada: str, **more: str) -> dict[str, object]:
+    sealed = vault.seal("audit", "reason", ada, ada, "refund 812")
+    return vault.audit.append(
+        actor="ann", action="reveal", entity="customer", record=ada, subject=ada, fields=["iban"], reason=sealed, **more
+    )
+
+
+@pytest.fixture
+def log(vault: Vault, keys: Path, ada: str) -> Path:
+    """A log of twelve lines, whose head this user has seen."""
+    for _ in range(LINES):
+        _reveal(vault, ada)
+    return keys / "audit.jsonl"
+
+
+def test_an_entry_says_who_what_and_why(vault: Vault, keys: Path, ada: str) -> None:
+    entry = _reveal(vault, ada, plugin="webhooks")
+    names = ["seq", "ts", "actor", "action", "entity", "record", "subject", "fields", "reason", "plugin", "prev", "mac"]
+    assert list(entry) == names
+    assert (entry["seq"], entry["actor"], entry["fields"], entry["plugin"]) == (1, "ann", ["iban"], "webhooks")
+    assert vault.open("audit", "reason", ada, ada, str(entry["reason"])) == "refund 812"
+    assert json.loads((keys / "audit.jsonl").read_bytes()) == entry
+    assert b"812" not in (keys / "audit.jsonl").read_bytes()
+    assert list(Vault.unlock(keys).audit.entries()) == [entry]
+
+
+def test_an_entry_is_synced_before_it_returns(vault: Vault, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("pwrite", "fdatasync", "rename", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args, name=name, real=real: (calls.append(name), real(*args))[1])
+    _reveal(vault, ada)
+    assert calls[:2] == ["pwrite", "fdatasync"]
+
+
+def test_processes_continue_each_others_chain(vault: Vault, keys: Path, ada: str) -> None:
+    other = Vault.unlock(keys)
+    entries = [_reveal(which, ada) for which in (vault, other, other, vault)]
+    assert [entry["seq"] for entry in entries] == [1, 2, 3, 4]
+    assert vault.audit.verify() == other.audit.verify() == []
+
+
+def test_a_sound_log_is_pinned_by_who_verifies_it(
+    vault: Vault, keys: Path, log: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRMKIT_IDENTITY", str(config / "identity.txt"))
+    monkeypatch.setenv("CRMKIT_CONFIG", str(config.with_name("config-of-bob")))
+    bobs = Vault.unlock(keys)
+    assert Trust(bobs.workspace_id).audit_head() is None
+    assert bobs.audit.verify() == []
+    assert Trust(bobs.workspace_id).audit_head() == _head_of(LINES, log.read_bytes().splitlines(keepends=True)[-1])
+
+
+# ---------------------------------------------------------------------------------------- tampering
+
+
+def _edit(rng: random.Random, lines: list[bytes]) -> int:
+    at = rng.randrange(LINES)
+    line = bytearray(lines[at])
+    line[rng.randrange(len(line) - 1)] ^= 1 << rng.randrange(7)
+    lines[at] = bytes(line)
+    return at + 1
+
+
+def _rewrite(rng: random.Random, lines: list[bytes]) -> int:
+    at = rng.randrange(LINES)
+    lines[at] = lines[at].replace(b'"ann"', b'"bob"')
+    return at + 1
+
+
+def _delete(rng: random.Random, lines: list[bytes]) -> int:
+    at = rng.randrange(LINES - 1)
+    del lines[at]
+    return at + 1
+
+
+def _reorder(rng: random.Random, lines: list[bytes]) -> int:
+    one, two = sorted(rng.sample(range(LINES), 2))
+    lines[one], lines[two] = lines[two], lines[one]
+    return one + 1
+
+
+def _repeat(rng: random.Random, lines: list[bytes]) -> int:
+    at = rng.randrange(LINES)
+    lines.insert(at, lines[at])
+    return at + 2
+
+
+def _cut(rng: random.Random, lines: list[bytes]) -> int:
+    at = rng.randrange(LINES)
+    del lines[at:]
+    return at
+
+
+ATTACKS = [_edit, _rewrite, _delete, _reorder, _repeat, _cut]
+
+
+def _missed(vault: Vault, log: Path, attack: Callable[[random.Random, list[bytes]], int], rounds: int) -> int:
+    """Tamper with copies of the log; return how often nothing was found."""
+    rng, whole, missed = random.Random(SEED), log.read_bytes(), 0
+    for _ in range(rounds):
+        lines = whole.splitlines(keepends=True)
+        line = attack(rng, lines)
+        log.write_bytes(b"".join(lines))
+        problems = vault.audit.verify()
+        missed += not problems
+        assert all(re.search(rf"line {line}\b", problem) for problem in problems)
+    log.write_bytes(whole)
+    return missed
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_tampering_is_found(vault: Vault, log: Path, attack: Callable[[random.Random, list[bytes]], int]) -> None:
+    assert _missed(vault, log, attack, int(200 * SCALE)) == 0
+    assert vault.audit.verify() == []
+
+
+def test_tampering_stops_the_log(vault: Vault, keys: Path, log: Path, ada: str) -> None:
+    whole = log.read_bytes()
+    tampered = whole.replace(b'"seq":4', b'"seq":5')
+    for content in (tampered, b"".join(whole.splitlines(keepends=True)[:-1])):
+        log.write_bytes(content)
+        with pytest.raises(Damaged, match=r"line 4 was changed|ends at line 11, but you saw line 12 before"):
+            _reveal(Vault.unlock(keys), ada)
+        assert log.read_bytes() == content
+
+
+@pytest.mark.parametrize("attack", [_delete, _reorder, _repeat])
+def test_control_without_the_chain_it_is_missed(
+    vault: Vault,
+    log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    attack: Callable[[random.Random, list[bytes]], int],
+) -> None:
+    def without_chain(self: AuditLog, head: AuditHead, line: bytes) -> AuditHead:
+        if not self._is_sealed(line):
+            raise Damaged(f"line {head.seq + 1} was changed")
+        return _head_of(head.seq + 1, line)
+
+    monkeypatch.setattr(AuditLog, "_next", without_chain)
+    monkeypatch.setattr(Trust, "audit_head", lambda self: None)
+    assert _missed(vault, log, attack, 50) == 50
+
+
+def test_control_without_the_mac_edits_are_missed(vault: Vault, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AuditLog, "_is_sealed", lambda self, line: True)
+    monkeypatch.setattr(Trust, "audit_head", lambda self: None)
+
+    def rewrite_the_last(rng: random.Random, lines: list[bytes]) -> int:
+        lines[-1] = lines[-1].replace(b'"ann"', b'"bob"')
+        return LINES
+
+    assert _missed(vault, log, rewrite_the_last, 5) == 5
+
+
+def test_control_without_the_pin_a_cut_is_missed(vault: Vault, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trust, "audit_head", lambda self: None)
+    assert _missed(vault, log, _cut, 50) == 50
+
+
+def test_the_log_of_another_workspace_is_found(
+    vault: Vault, log: Path, tmp_path: Path, new_id: Callable[[], str]
+) -> None:
+    other, id = Vault.create(tmp_path / "other", new_id()), new_id()
+    other.ensure_subjects([id])
+    _reveal(other, id)
+    log.write_bytes((tmp_path / "other" / "audit.jsonl").read_bytes())
+    assert vault.audit.verify() == [f"{log}: line 1 was changed"]
+
+
+# ---------------------------------------------------------------------------------------- crashes
+
+
+def test_a_torn_last_line_is_ignored_and_cut(vault: Vault, keys: Path, log: Path, ada: str) -> None:
+    whole = log.read_bytes()
+    next_line = whole.splitlines(keepends=True)[-1]  # whatever an unfinished append left
+    for end in [next_line[:cut] for cut in range(0, len(next_line), 7)] + [next_line[:40] + bytes(60) + b"\n"]:
+        log.write_bytes(whole + end)
+        again = Vault.unlock(keys)
+        assert again.audit.verify() == []
+        assert len(list(again.audit.entries())) == LINES
+    _reveal(again, ada)
+    assert log.read_bytes().startswith(whole)
+    assert again.audit.verify() == []
+    assert len(list(again.audit.entries())) == LINES + 1
+
+
+def test_a_failed_append_leaves_nothing(vault: Vault, log: Path, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = log.read_bytes()
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", lambda fd, data, offset: os.write(fd, data[:7]))
+        with pytest.raises(OSError, match="short write"):
+            _reveal(vault, ada)
+    assert log.read_bytes() == whole
+    assert _reveal(vault, ada)["seq"] == LINES + 1
+
+
+def test_a_missing_log_is_found(vault: Vault, log: Path) -> None:
+    log.unlink()
+    assert vault.audit.verify() == [f"the audit log {log} cannot be read: No such file or directory"]
