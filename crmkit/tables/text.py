@@ -91,9 +91,7 @@ class _Lines:
             raise StopIteration
         self.size += len(line)
         if self.size > MAX_RECORD:
-            raise ImportProblem(
-                f"{self._name}: the row that ends in line {self.number} has over {MAX_RECORD:,} characters"
-            )
+            raise ImportProblem(f"{self._name}: line {self.number}: the row goes on for over {MAX_RECORD:,} characters")
         if "\0" in line:
             raise ImportProblem(
                 f"{self._name}: line {self.number} holds a NUL character: this is no text file,"

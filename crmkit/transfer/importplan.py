@@ -1,0 +1,167 @@
+"""A file that was read and checked and is not written yet: what it would make, what is wrong with it, and `apply`."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crmkit.errors import ImportProblem, Refused
+from crmkit.records import Record
+from crmkit.transfer.drafts import BadRow
+
+if TYPE_CHECKING:
+    from crmkit.collection import Collection
+    from crmkit.commits import Commit
+    from crmkit.crm import CRM
+
+Progress = Callable[[str, float], None]
+"""Told a step (``"reading"``, ``"writing"``) and how much of it is done, 0 to 1."""
+
+SHOWN = 10  # bad rows in the summary; all of them are in the error file
+
+
+@dataclass
+class ImportPlan:
+    """What an import would do; `apply` does it.
+
+    Attributes:
+        name: The file.
+        type: The record type that is imported.
+        mapping: The field of each mapped column, as a path.
+        unmapped: The columns that go nowhere.
+        rows: How many rows the file has, without the header.
+        records: What the good rows make.
+        made: Records of other types that are missing and that good rows refer to, by type.
+        bad: What is wrong, row by row, in the order of the file.
+        source: Where the file is; None for a frame.
+    """
+
+    _crm: CRM = field(repr=False)
+    name: str
+    type: str
+    mapping: Mapping[str, str]
+    unmapped: tuple[str, ...]
+    rows: int = 0
+    records: list[Record] = field(default_factory=list, repr=False)
+    made: dict[str, list[Record]] = field(default_factory=dict, repr=False)
+    bad: list[BadRow] = field(default_factory=list, repr=False)
+    source: Path | None = None
+    applied: bool = False
+
+    @property
+    def bad_rows(self) -> int:
+        """How many rows are left out."""
+        return len({row.line for row in self.bad})
+
+    def apply(
+        self, *, keep_good: bool = False, all_or_nothing: bool = False, progress: Progress | None = None
+    ) -> Commit:
+        """Write the records.
+
+        Args:
+            keep_good: Write what is good where some rows are bad; without it, bad rows stop the import.
+            all_or_nothing: Write everything as one commit; without it, in batches, each of which stays.
+            progress: Told how far it is.
+
+        Returns:
+            The commit, with the count of records of the imported type.
+
+        Raises:
+            ImportProblem: Rows are bad, or no row is good.
+            Refused: The plan was applied before, or a plugin says no.
+        """
+        if self.applied:
+            raise Refused(f"the import of {self.name} was applied already; plan it again")
+        if self.bad and not keep_good:
+            raise ImportProblem(f"{self.name}: {self.bad_rows:,} of {self.rows:,} rows are bad; nothing was written")
+        if not self.records:
+            raise ImportProblem(f"{self.name}: no row can be imported; nothing was written")
+        self.applied = True
+        return self._write(all_or_nothing, progress)
+
+    def _write(self, atomic: bool, progress: Progress | None) -> Commit:
+        reason, total = f"import of {self.name}", len(self.records)
+        with self._crm.transaction(reason) if atomic else nullcontext():
+            for type, records in self.made.items():
+                self._collection(type).add_many(records, reason=reason)
+            return self._collection(self.type).add_many(
+                self.records,
+                reason=reason,
+                progress=(lambda done: progress("writing", done / total)) if progress else None,
+            )
+
+    def write_errors(self) -> Path | None:
+        """Write the bad rows to a CSV file beside the source, or beside the workspace where that is not allowed.
+
+        Returns:
+            Its path; None where no row is bad or the source is no file.
+        """
+        if not self.bad or self.source is None:
+            return None
+        name = f"{self.source.name}.errors.csv"
+        try:
+            return _write_rows(self.source.with_name(name), self.bad)
+        except OSError:
+            return _write_rows(self._crm.workspace.folder.parent / name, self.bad)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        return {
+            "file": self.name,
+            "type": self.type,
+            "rows": self.rows,
+            "records": len(self.records),
+            "made": {type: len(records) for type, records in self.made.items()},
+            "mapping": dict(self.mapping),
+            "unmapped": list(self.unmapped),
+            "bad_rows": self.bad_rows,
+            "bad": [row._asdict() for row in self.bad[:SHOWN]],
+        }
+
+    def summary(self) -> str:
+        """Return the plan in lines for a person."""
+        made = "".join(f" and {len(records):,} new {self._plural(type)}" for type, records in self.made.items())
+        lines = [
+            f"{self.name}: {self.rows:,} rows make {len(self.records):,} {self._plural(self.type)}{made}",
+            "  columns: " + ", ".join(f"{column} → {path}" for column, path in self.mapping.items()),
+        ]
+        if self.unmapped:
+            lines.append(f'  left out: {", ".join(self.unmapped)} (no field; map a column with "Column=field")')
+        if self.bad:
+            lines.append(f"  bad rows: {self.bad_rows:,}")
+            lines += [f"    {bad_row_text(row)}" for row in self.bad[:SHOWN]]
+            lines += [f"    ... and {len(self.bad) - SHOWN:,} more"] if len(self.bad) > SHOWN else []
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def _collection(self, type: str) -> Collection[Any]:
+        return self._crm.collection(type)
+
+    def _plural(self, type: str) -> str:
+        return self._collection(type).info.plural.replace("_", " ")
+
+
+def bad_row_text(row: BadRow) -> str:
+    """Return a bad row in one line for a person."""
+    group = f" ({row.group})" if row.group else ""
+    where = f"{row.field}: " if row.field else ""
+    return f"line {row.line}{group}: {where}{row.reason}"
+
+
+def _write_rows(path: Path, rows: Sequence[BadRow]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("line", "field", "reason", "group"))
+        writer.writerows((row.line, row.field, _guarded(row.reason), _guarded(row.group)) for row in rows)
+    return path
+
+
+def _guarded(text: str) -> str:
+    """Keep a spreadsheet from taking a text of the source file for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
