@@ -18,8 +18,7 @@ so an envelope opens only in the place that it was sealed for.
 from __future__ import annotations
 
 import os
-from base64 import urlsafe_b64encode
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 from functools import lru_cache
 from typing import Any
 
@@ -37,7 +36,8 @@ NONCE_LENGTH = 12
 TAG_LENGTH = 16
 
 _BODY = HEADER_LENGTH + NONCE_LENGTH
-_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
+_TO_URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
+_TO_STANDARD_ALPHABET = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url does not know becomes what nobody knows
 
 
 def header(generation: int) -> bytes:
@@ -85,7 +85,7 @@ def seal(key: AESGCM, generation: int, place: bytes, value: object) -> str:
     head = header(generation)
     nonce = os.urandom(NONCE_LENGTH)
     blob = head + nonce + key.encrypt(nonce, _pad(value), place + head)
-    return PREFIX + urlsafe_b64encode(blob).rstrip(b"=").decode()
+    return to_text(blob)
 
 
 def open(key: AESGCM, blob: bytes, place: bytes) -> Any:
@@ -101,6 +101,11 @@ def open(key: AESGCM, blob: bytes, place: bytes) -> Any:
         raise Damaged("it was changed, or sealed for another place") from None
 
 
+def to_text(blob: bytes) -> str:
+    """Return the text form of the bytes of an envelope."""
+    return PREFIX + b2a_base64(blob, newline=False).rstrip(b"=").translate(_TO_URL_ALPHABET).decode()
+
+
 def from_text(sealed: object) -> bytes:
     """Return the bytes of an envelope in its text form.
 
@@ -110,12 +115,13 @@ def from_text(sealed: object) -> bytes:
     if not isinstance(sealed, str) or not sealed.startswith(PREFIX):
         raise Damaged("it is no envelope")
     try:
-        text = sealed[len(PREFIX) :].encode("ascii")
-        blob = a2b_base64(text.translate(_STANDARD_ALPHABET) + b"=" * (-len(text) % 4))
+        text = sealed[len(PREFIX) :].encode("ascii").translate(_TO_STANDARD_ALPHABET)
+        text += b"=" * (-len(text) % 4)
+        blob = a2b_base64(text)
     except ValueError:  # not ASCII, or no base64
         raise Damaged("it is no envelope") from None
     # base64 decoders let stray characters and spare bits pass; an envelope must have one text only
-    if urlsafe_b64encode(blob).rstrip(b"=") != text:
+    if b2a_base64(blob, newline=False) != text:
         raise Damaged("it is no envelope")
     if blob[:2] != FORMAT_AND_ALGORITHM:
         raise Damaged("its format or algorithm is not known to this version")

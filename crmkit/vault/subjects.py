@@ -11,8 +11,10 @@ All numbers are big-endian. A new key is on disk before the first commit that us
 from __future__ import annotations
 
 import os
+import struct
 import zlib
 from collections.abc import Collection
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -24,9 +26,11 @@ from crmkit.vault.guarded import Guarded
 from crmkit.vault.keyring import KEY_LENGTH, Keyring
 from crmkit.vault.layout import COMPARTMENT, id_bytes, name_bytes, prefixed
 
-RECORD_LENGTH = 90
 FIRST_GENERATION = 1
 OPEN_KEYS = 8_192  # how many opened data keys are kept; each takes about 2.5 kB
+
+_RECORD = struct.Struct(">86sI")
+RECORD_LENGTH = _RECORD.size
 
 _FORMAT_AND_ALGORITHM = b"\xc2\x01"
 
@@ -68,8 +72,8 @@ class SubjectKeys(Guarded):
         self._workspace = id_bytes(keyring.workspace_id)
         self._wrapped: dict[tuple[bytes, int], bytes] = {}
         self._newest: dict[bytes, int] = {}
-        self._opened: dict[tuple[str, int], AESGCM] = {}
         self._wrapping: dict[int, AESGCM] = {}
+        self._opened = lru_cache(maxsize=OPEN_KEYS)(self._open)
         self._end = 0  # of the sound records that were read
         self._catch_up()
 
@@ -93,8 +97,7 @@ class SubjectKeys(Guarded):
         Raises:
             Damaged: There is no such key, or it does not open.
         """
-        key = self._opened.get((subject, generation))
-        return key if key is not None else self._open(subject, generation)
+        return self._opened(subject, generation)
 
     def ensure(self, subjects: Collection[str]) -> None:
         """Make a data key for every subject that has none; they are on disk when this returns.
@@ -111,7 +114,8 @@ class SubjectKeys(Guarded):
 
     def forget(self) -> None:
         """Drop every opened key."""
-        for keys in (self._opened, self._wrapping, self._wrapped, self._newest):
+        self._opened.cache_clear()
+        for keys in (self._wrapping, self._wrapped, self._newest):
             keys.clear()
 
     def _open(self, subject: str, generation: int) -> AESGCM:
@@ -121,11 +125,7 @@ class SubjectKeys(Guarded):
         wrapped = self._wrapped.get((id, generation))
         if wrapped is None:
             raise Damaged(f"data key {generation} of its subject is not there")
-        if len(self._opened) >= OPEN_KEYS:
-            self._opened.pop(next(iter(self._opened)))
-        key = AESGCM(unwrap(self._wrap_key_of(wrapped), self._workspace, id, wrapped))
-        self._opened[subject, generation] = key
-        return key
+        return AESGCM(unwrap(self._wrap_key_of(wrapped), self._workspace, id, wrapped))
 
     def _wrap_key_of(self, wrapped: bytes) -> AESGCM:
         if wrapped[:2] != _FORMAT_AND_ALGORITHM:
@@ -141,7 +141,7 @@ class SubjectKeys(Guarded):
         key_id = self._keyring.primary("wrap").id
         data_key = os.urandom(KEY_LENGTH)
         body = id + wrap(self._wrap_key(key_id), key_id, self._workspace, id, FIRST_GENERATION, data_key)
-        return body + zlib.crc32(body).to_bytes(4, "big")
+        return _RECORD.pack(body, zlib.crc32(body))
 
     def _append(self, records: bytes) -> None:
         fd = open_file(self._path)
@@ -162,7 +162,8 @@ class SubjectKeys(Guarded):
             raise Damaged(f"the data keys {self._path} cannot be read: {error.strerror}") from None
 
     def _take(self, data: bytes) -> None:
-        bodies = [_body(data[at : at + RECORD_LENGTH]) for at in range(0, len(data), RECORD_LENGTH)]
+        whole = len(data) - len(data) % RECORD_LENGTH
+        bodies = [_checked(body, crc) for body, crc in _RECORD.iter_unpack(data[:whole])]
         while bodies and bodies[-1] is None:  # a torn append: unsound records with no sound one behind them
             bodies.pop()
         for body in bodies:
@@ -171,11 +172,9 @@ class SubjectKeys(Guarded):
             id, wrapped = body[:16], body[16:]
             generation = int.from_bytes(wrapped[6:10], "big")
             self._wrapped[id, generation] = wrapped
-            self._newest[id] = max(generation, self._newest.get(id, 0))
+            self._newest[id] = max(generation, self._newest.get(id, FIRST_GENERATION))
             self._end += RECORD_LENGTH
 
 
-def _body(record: bytes) -> bytes | None:
-    body = record[:-4]
-    sound = len(record) == RECORD_LENGTH and zlib.crc32(body).to_bytes(4, "big") == record[-4:]
-    return body if sound else None
+def _checked(body: bytes, crc: int) -> bytes | None:
+    return body if zlib.crc32(body) == crc else None

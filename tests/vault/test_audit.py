@@ -212,7 +212,7 @@ def test_a_torn_last_line_is_ignored_and_cut(vault: Vault, keys: Path, log: Path
 def test_a_failed_append_leaves_nothing(vault: Vault, log: Path, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = log.read_bytes()
     with monkeypatch.context() as full:
-        full.setattr(os, "pwrite", lambda fd, data, offset: os.write(fd, data[:7]))
+        full.setattr(os, "pwrite", lambda fd, data, offset, real=os.pwrite: real(fd, data[:7], offset))
         with pytest.raises(OSError, match="short write"):
             _reveal(vault, ada)
     assert log.read_bytes() == whole

@@ -183,7 +183,7 @@ def _changed(rng: random.Random, sealed: str) -> str:
     else:  # one character of the text, spare bits of the last one included
         at = rng.randrange(3, len(sealed))
         return sealed[:at] + rng.choice(ALPHABET.replace(sealed[at], "") + "=\n +/é") + sealed[at + 1 :]
-    return envelope.PREFIX + envelope.urlsafe_b64encode(blob).rstrip(b"=").decode()
+    return envelope.to_text(bytes(blob))
 
 
 def _accepted_changes(key: AESGCM, rounds: int) -> int:

@@ -49,7 +49,7 @@ def test_a_failed_append_leaves_nothing(
     before = (keys / "subjects.bin").read_bytes()
     id = new_id()
     with monkeypatch.context() as full:
-        full.setattr(durable.os, "pwrite", lambda fd, data, offset: os.write(fd, data[:7]))
+        full.setattr(durable.os, "pwrite", lambda fd, data, offset, real=os.pwrite: real(fd, data[:7], offset))
         with pytest.raises(OSError, match="short write"):
             vault.ensure_subjects([id])
     assert (keys / "subjects.bin").read_bytes() == before
@@ -77,8 +77,9 @@ def test_keys_of_other_processes_are_picked_up(vault: Vault, keys: Path, new_id:
     assert (keys / "subjects.bin").stat().st_size == size
 
 
-def test_more_keys_than_are_kept_open(vault: Vault, new_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_keys_than_are_kept_open(keys: Path, new_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subjects, "OPEN_KEYS", 3)
+    vault = Vault.create(keys, new_id())
     ids = [new_id() for _ in range(10)]
     vault.ensure_subjects(ids)
     sealed = {id: _seal(vault, id) for id in ids}
@@ -211,7 +212,7 @@ def test_control_without_the_checksum_it_is_not_noticed(
     vault: Vault, keys: Path, new_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _three(vault, new_id)
-    monkeypatch.setattr(subjects, "_body", lambda record: record[:-4])
+    monkeypatch.setattr(subjects, "_checked", lambda body, crc: body)
     assert _silent_flips(keys, (keys / "subjects.bin").read_bytes(), 20) == 20
 
 
