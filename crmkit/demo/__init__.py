@@ -6,6 +6,7 @@ says what is in one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
@@ -33,7 +34,7 @@ def build(
     tell = progress or _silent
     tell("inventing customers and purchases")
     demo = generate(seed, as_of)
-    crm = crmkit.create(folder, currency="EUR", country="DE")
+    crm = crmkit.create(folder, currency="EUR", country="DE", name="Demo", time_zone="Europe/Berlin")
     tell(f"writing {len(demo.customers):,} customers")
     organisations = [row for row in demo.customers if row["kind"] == "organisation"]
     crm.customers.add_many(organisations, reason="demo")
@@ -60,20 +61,31 @@ def _with_ids(rows: Iterable[Row], field: str, ids: Mapping[str, str]) -> Iterat
 
 
 def figures(crm: crmkit.CRM, as_of: date = date(2026, 11, 1)) -> Row:
-    """Return what the home notebook shows of a workspace, as plain data.
+    """Return what the home notebook shows of a demo workspace, as plain data.
 
     Args:
-        crm: An open workspace.
-        as_of: The day that the analysis looks back from.
+        crm: An open demo workspace.
+        as_of: The last day that the analysis counts.
+
+    Returns:
+        ``customers`` and ``purchases`` (counts), ``revenue`` (by month, as text with currency), ``sample`` (a
+        customer, sensitive fields masked) and ``plugins`` (states by name).
     """
     sample = crm.customers.find(crmkit.F.number == FADING).records[0]
     return {
         "customers": len(crm.customers),
         "purchases": len(crm.purchases),
-        "revenue": crm.analyse("revenue", as_of=as_of).table,
-        "sample": {name: str(getattr(sample, name)) for name in ("number", "name", "iban", "card")},
-        "plugins": [f"{plugin.name} {plugin.state}" for plugin in crm.plugins],
+        "revenue": _by_month(crm.analyse("revenue", as_of=as_of)),
+        "sample": {name: str(getattr(sample, name)) for name in ("number", "name", "country", "iban", "card")},
+        "plugins": {plugin.name: plugin.state for plugin in crm.plugins},
     }
+
+
+def _by_month(revenue: crmkit.Result) -> dict[str, str]:
+    minor: Counter[str] = Counter()
+    for row in revenue.table:
+        minor[row["month"]] += row["revenue"]
+    return {month: str(crmkit.Money(amount, revenue.metrics["currency"])) for month, amount in sorted(minor.items())}
 
 
 def _silent(line: str) -> None:

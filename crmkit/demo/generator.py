@@ -292,6 +292,10 @@ def _interactions(rng: Random, customers: list[Row], as_of: date, count: int) ->
         kind = rng.choices(list(texts), (40, 35, 10, 15))[0]
         on = as_of - timedelta(days=1 + int(rng.triangular(0, DAYS - 1, 0)))
         at = datetime.combine(on, time(rng.randrange(8, 18), rng.randrange(60)), UTC)
-        subject = rng.choice(texts[kind]["subjects"])
-        rows.append({"customer": customer["number"], "kind": kind, "at": at, "subject": subject})
+        title = rng.choice(texts[kind]["titles"])
+        row = {"customer": customer["number"], "kind": kind, "happened_at": at, "title": title}
+        row["colleague"] = rng.choice((customer["owner"], rng.choice(_data()["staff"]["owners"])))
+        if kind in ("call", "mail"):
+            row["direction"] = rng.choice(("in", "out"))
+        rows.append(row)
     return rows

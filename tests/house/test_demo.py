@@ -91,6 +91,8 @@ def test_build_writes_the_demo_into_a_workspace_in_time(demo: Demo, tmp_path: Pa
     assert steps
     assert seconds < 20
     assert shown["customers"] == 2_000
+    october = sum(amount(row) for row in demo.purchases if row["purchased_on"].strftime("%Y-%m") == "2026-10")
+    assert shown["revenue"]["2026-10"] == f"{october:,.2f} EUR"
     assert "•" in shown["sample"]["iban"]
     fading = next(row for row in demo.customers if row["number"] == FADING)
     assert fading["iban"] not in str(shown)
