@@ -60,7 +60,9 @@ class Finder:
         if not self._others:
             shown = f" '{text}'" if self.key.spec.klass == "plain" else ""
             raise LookupError(f"no {self.collection.info.type} has this {self.key.spec.name}{shown}")
-        made = self._made.setdefault(text, _Made(new_id(), {self.key.spec.name: text}))
+        made = self._made.get(text)
+        if made is None:
+            made = self._made[text] = _Made(new_id(), {self.key.spec.name: text})
         for target in self._others:
             if value := values.get(target.path):
                 made.values.setdefault(target.spec.name, value)
