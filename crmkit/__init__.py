@@ -24,7 +24,7 @@ from crmkit.contributions import (
     Table,
     Timeline,
 )
-from crmkit.crm import CRM, create, open, trust
+from crmkit.crm import CRM, create, open, trust  # noqa: A004  # crmkit.open is the name of the public face
 from crmkit.errors import (
     Conflict,
     CrmError,

@@ -13,7 +13,7 @@ from crmkit.errors import Invalid
 from crmkit.query import And, Compare, Condition, Exists, Has, In, Not, Or, Order
 from crmkit.records import KEPT_BY_CRMKIT, FieldSpec, Record, adapter, info, invalid
 
-PLURALS = {"texts", "choices", "references"}
+MANY = {"texts", "choices", "references", "parts"}
 RAW = ("startswith", "contains")  # these compare text as it is typed
 
 
@@ -86,7 +86,7 @@ class Binder:
             case Exists(path):
                 return Exists(self._spec(path, may_be_sensitive=True).name if "." not in path else path)
             case Has(path, value):
-                return Has(path, self._stored(self._spec(path), value, one_of_many=True))
+                return Has(path, self._stored(self._spec(path), value))
             case In(path, values):
                 return In(self.path(path), tuple(self._stored(self._spec(path), value) for value in values))
             case Compare(path, operator, value) if operator in RAW:
@@ -101,8 +101,12 @@ class Binder:
             money = self._value(spec, value)
             same = Compare(f"{path}.currency", "==", money.currency)
             return And((Compare(f"{path}.minor", operator, money.minor), same))
+        if spec.kind in MANY:
+            raise Invalid({path: f"is a list; ask F.{path}.has(value), or exists()"})
         if spec.kind == "decimal" and operator not in ("==", "!="):
             raise Invalid({path: "is a decimal, which is kept as text; it can be compared with == and != only"})
+        if spec.kind in MANY:
+            raise Invalid({path: f"is a list; ask F.{path}.has(value), or exists()"})
         if spec.kind == "decimal" and operator not in ("==", "!="):
             raise Invalid({path: "is a decimal, which is kept as text; it can be compared with == and != only"})
         if value is None:  # F.city == None reads as "has no city"
@@ -132,9 +136,9 @@ class Binder:
         except ValidationError as error:
             raise Invalid({spec.name: next(iter(invalid(error, self._type).problems.values()))}) from None
 
-    def _stored(self, spec: FieldSpec, value: Any, *, one_of_many: bool = False) -> Any:
-        if spec.kind in PLURALS or spec.kind == "parts":
-            return getattr(value, "id", value) if one_of_many else list(value)
+    def _stored(self, spec: FieldSpec, value: Any) -> Any:
+        if spec.kind in MANY:
+            return getattr(value, "id", value)
         if spec.name in KEPT_BY_CRMKIT and spec.kind == "text":
             return value
         return adapter(self._type, spec.name).dump_python(self._value(spec, value), mode="json")

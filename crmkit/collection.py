@@ -175,10 +175,10 @@ class Collection(Generic[R]):
 
     def to_frame(self, where: Condition | None = None) -> Any:
         """Return the records as a pandas DataFrame; sensitive fields are masked. What is done with it is yours."""
-        import pandas
+        import pandas as pd
 
         rows = [dict(record) for record in self.find(where, limit=ALL)]
-        return pandas.DataFrame(rows, columns=list(self.type.model_fields))
+        return pd.DataFrame(rows, columns=list(self.type.model_fields))
 
     # ------------------------------------------------------------------ writing
 

@@ -167,7 +167,7 @@ class CRM:
             NotFound: No plugin contributes such a type.
         """
         name = which if isinstance(which, str) else info(which).type
-        found = self._collections.get(name) or self._by_plural().get(name)
+        found = {**self._by_plural(), **self._collections}.get(name)
         if found is None:
             known = ", ".join(sorted(self._collections))
             raise NotFound(f"{name!r} is not a record type here; known are {known}")
@@ -177,11 +177,11 @@ class CRM:
         return {collection.info.plural: collection for collection in self._collections.values()}
 
     def __getattr__(self, name: str) -> Collection[Any]:
-        collections = self.__dict__.get("_collections", {})
-        found = next((each for each in collections.values() if each.info.plural == name), None)
-        if found is None:
-            raise AttributeError(f"CRM has no {name!r}; collections are {', '.join(self._by_plural())}")
-        return found
+        collections: dict[str, Collection[Any]] = self.__dict__.get("_collections", {})
+        for collection in collections.values():
+            if collection.info.plural == name:
+                return collection
+        raise AttributeError(f"CRM has no {name!r}; collections are {', '.join(self._by_plural())}")
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._by_plural()]
@@ -227,7 +227,7 @@ class CRM:
             try:
                 with self.transaction():
                     result = work()
-                return result
+                return result  # noqa: RET504  # after the transaction has been written, which may fail
             except Conflict:
                 if last:
                     raise
@@ -328,9 +328,7 @@ class CRM:
         entries = [(entry, plugin) for plugin, answer in told for entry in answer or ()]
         keyed = [(f"{entry.at.isoformat()}|{entry.record}|{entry.kind}", entry, plugin) for entry, plugin in entries]
         rest = [
-            each
-            for each in keyed
-            if (after is None or each[0] < after) and (wanted is None or each[1].kind in wanted)
+            each for each in keyed if (after is None or each[0] < after) and (wanted is None or each[1].kind in wanted)
         ]
         newest = heapq.nlargest(limit, rest, key=lambda each: each[0])
         page = [replace(entry, provider=plugin) for _, entry, plugin in newest]
@@ -413,9 +411,7 @@ def create(
     """
     place = Workspace(Path(folder).expanduser().resolve())
     try:
-        profile = Profile(
-            name=name or safe_name(place.folder), currency=currency, country=country, time_zone=time_zone
-        )
+        profile = Profile(name=name or safe_name(place.folder), currency=currency, country=country, time_zone=time_zone)
     except ValidationError as error:
         raise Invalid(problems(error), "settings") from None
     place.make_folders()
@@ -426,9 +422,7 @@ def create(
     return CRM(place)
 
 
-def open(
-    folder: str | os.PathLike[str] | None = None, *, plugins: Iterable[object] = (), strict: bool = False
-) -> CRM:
+def open(folder: str | os.PathLike[str] | None = None, *, plugins: Iterable[object] = (), strict: bool = False) -> CRM:
     """Open a workspace: the folder that is given, else the one found upward from here, else ``$CRMKIT_WORKSPACE``.
 
     Args:

@@ -45,7 +45,7 @@ class Searchable:
 
 
 def marks(annotation: Any) -> Iterator[Any]:
-    """Yield everything that is annotated anywhere inside a type: unions, tuples and nested models, not referred records."""
+    """Yield everything annotated anywhere inside a type: unions, tuples, nested models, but not referred records."""
     if get_origin(annotation) is Reference:
         return
     for mark in getattr(annotation, "__metadata__", ()):
@@ -64,12 +64,14 @@ def field_class(found: list[Any]) -> FieldClass:
     classes = {mark.klass for mark in found if isinstance(mark, Mark)}
     for klass in ("sensitive", "personal"):
         if klass in classes:
-            return klass  # type: ignore[return-value]  # a member of the literal, which mypy cannot see through the loop
+            return klass
     return "plain"
 
 
 class Reference(str, Generic[T]):
     """The id of another record; accepts that record or its id."""
+
+    __slots__ = ()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -45,6 +45,7 @@ def crm_record_types() -> Iterable[type[Record]]:
             customer: Reference[Customer]
             sent_on: date
 
+
         @hookimpl
         def crm_record_types():
             return [Parcel]

@@ -254,7 +254,8 @@ def info(record_type: type[BaseModel]) -> RecordInfo:
 def adapter(record_type: type[Record], field: str) -> TypeAdapter[Any]:
     """Return the validator of one field alone, for changed fields and for values in queries."""
     spec = record_type.model_fields[field]
-    return TypeAdapter(Annotated[(spec.annotation, *spec.metadata)] if spec.metadata else spec.annotation)
+    annotation: Any = Annotated[(spec.annotation, *spec.metadata)] if spec.metadata else spec.annotation
+    return TypeAdapter(annotation)
 
 
 def _spec(name: str, field: FieldInfo) -> FieldSpec:
@@ -300,7 +301,9 @@ def _target(inner: Any) -> str | None:
     named = get_args(inner)[0]
     if isinstance(named, TypeVar):
         return None
-    return named.__info__.type if isinstance(named, type) else str(getattr(named, "__forward_arg__", named)).lower()
+    if isinstance(named, type) and issubclass(named, Record):
+        return named.__info__.type
+    return str(getattr(named, "__forward_arg__", named)).lower()
 
 
 PYTHON_KINDS: dict[Any, str] = {

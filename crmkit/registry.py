@@ -130,7 +130,7 @@ class Registry:
         before = self._forget(name)
         try:
             self._register(plugin, name)
-        except Exception:
+        except BaseException:
             if before:  # a bad new version does not take the old one away
                 self._register(before[0], name)
                 self._states[name] = before[1]
@@ -156,7 +156,7 @@ class Registry:
             return
         try:
             self.register(load(), name, source, version)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin may fail in any way; it is recorded
             self._record(name, "load", error)
             reason = str(error) if isinstance(error, CrmError) else type(error).__name__
             self._states[name] = PluginState(name, "failed", source, version, reason=reason)
@@ -198,13 +198,13 @@ class Registry:
                 with _asks(name):
                     answer = call()
                     yield name, list(answer) if inspect.isgenerator(answer) else answer
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit) as error:  # a plugin may fail in any way; it is recorded
                 self._record(name, hook, error)
                 if self._strict:
                     raise
 
     def chain(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
-        """Yield (plugin, call) in order of registration; the caller passes what changes on the way, errors propagate."""
+        """Yield (plugin, call) in order of registration; the caller adds arguments on the way, errors propagate."""
         yield from self._implementations(hook, arguments)
 
     def has(self, hook: str) -> bool:

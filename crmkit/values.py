@@ -39,6 +39,8 @@ COUNTRY_ALIASES = {
     "channel islands": "JE",  # Jersey and Guernsey have no code together; the larger one stands for both
 }
 
+NO_COUNTRY = {"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"}  # codes of CLDR for groups, tests and the unknown
+
 
 def from_context(info: ValidationInfo, key: str) -> Any:
     """Return one value of the validation context, or None."""
@@ -60,7 +62,7 @@ def _text(value: Any, what: str) -> str:
     return value.strip()
 
 
-def _email(value: Any, info: ValidationInfo) -> str:
+def _email(value: Any, _: ValidationInfo) -> str:
     from email_validator import EmailNotValidError, validate_email
 
     try:
@@ -85,32 +87,36 @@ def _phone(value: Any, info: ValidationInfo) -> str:
 
 
 @cache
-def _countries() -> dict[str, str]:
+def _territories() -> dict[str, str]:
+    """Return the English name of each country of CLDR by code, without groups of countries and test codes."""
     from babel import Locale
 
-    territories = Locale("en").territories
-    codes = {code.lower(): code for code in territories if len(code) == 2 and code.isalpha() and code not in ("ZZ", "EU", "UN", "XA", "XB", "EZ", "QO")}
-    names = {territories[code].casefold(): code for code in codes.values()}
-    return {**names, **COUNTRY_ALIASES, **codes}
+    names = {str(code): str(name) for code, name in Locale("en").territories.items()}
+    return {code: name for code, name in names.items() if len(code) == 2 and code.isalpha() and code not in NO_COUNTRY}
+
+
+@cache
+def _countries() -> dict[str, str]:
+    """Return the code of each country by its name, alias and code, all in lower case."""
+    names = _territories()
+    by_name = {name.casefold(): code for code, name in names.items()}
+    return {**by_name, **COUNTRY_ALIASES, **{code.lower(): code for code in names}}
 
 
 def country_names() -> dict[str, str]:
     """Return the English name of each country by its ISO 3166 code."""
-    from babel import Locale
-
-    territories = Locale("en").territories
-    return {code: str(territories[code]) for code in sorted(set(_countries().values())) if code in territories}
+    return dict(sorted(_territories().items()))
 
 
-def _country(value: Any, info: ValidationInfo) -> str:
+def _country(value: Any, _: ValidationInfo) -> str:
     text = _text(value, "a country")
-    code = _countries().get(text.casefold().replace("&", "and")) or _countries().get(text.casefold())
+    code = _countries().get(text.casefold())
     if code is None:
         raise ValueError("is not a country; give its ISO 3166 code of two letters or its English name")
     return code
 
 
-def _iban(value: Any, info: ValidationInfo) -> str:
+def _iban(value: Any, _: ValidationInfo) -> str:
     from stdnum import iban
     from stdnum.exceptions import ValidationError
 
@@ -120,7 +126,7 @@ def _iban(value: Any, info: ValidationInfo) -> str:
         raise ValueError("is not an IBAN; its check digits, length or country do not fit") from None
 
 
-def _card(value: Any, info: ValidationInfo) -> str:
+def _card(value: Any, _: ValidationInfo) -> str:
     from stdnum import luhn
 
     digits = _text(value, "a card number").replace(" ", "").replace("-", "")
@@ -129,14 +135,14 @@ def _card(value: Any, info: ValidationInfo) -> str:
     return digits
 
 
-def _tax_id(value: Any, info: ValidationInfo) -> str:
+def _tax_id(value: Any, _: ValidationInfo) -> str:
     compact = "".join(_text(value, "a tax id").upper().split())
     if not (4 <= len(compact) <= 32 and compact.isascii() and compact.isprintable()):
         raise ValueError("is not a tax id; it has 4 to 32 letters, digits and separators")
     return compact
 
 
-def _code(value: Any, info: ValidationInfo) -> str:
+def _code(value: Any, _: ValidationInfo) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     text = _text(value, "a number or code")
@@ -148,12 +154,15 @@ def _code(value: Any, info: ValidationInfo) -> str:
 def _instant(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("has no time zone; give an aware time, for example 2026-11-22T09:30:00Z")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is too far away") from None
 
 
 def instant_text(value: datetime) -> str:
     """Return an aware time as it is stored: UTC with microseconds, so that text order is time order."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 Email = Annotated[str, Kind("email"), BeforeValidator(unless_trusted(_email))]
@@ -164,7 +173,9 @@ CardNumber = Annotated[str, Kind("card"), BeforeValidator(unless_trusted(_card))
 TaxId = Annotated[str, Kind("tax_id"), BeforeValidator(unless_trusted(_tax_id))]
 Code = Annotated[str, Kind("code"), BeforeValidator(unless_trusted(_code))]
 LongText = Annotated[str, Kind("long_text")]
-Instant = Annotated[datetime, Kind("instant"), AfterValidator(_instant), PlainSerializer(instant_text, when_used="json")]
+Instant = Annotated[
+    datetime, Kind("instant"), AfterValidator(_instant), PlainSerializer(instant_text, when_used="json")
+]
 
 
 @cache
@@ -248,7 +259,9 @@ def _money(value: Any, info: ValidationInfo) -> Money:
     if isinstance(value, Mapping) and set(value) == {"minor", "currency"}:
         return Money(value["minor"], value["currency"])
     if isinstance(value, bool | float) or not isinstance(value, str | int | Decimal):
-        raise ValueError("must be text, a whole number or a Decimal; binary fractions (float) cannot hold money exactly")
+        raise ValueError(
+            "must be text, a whole number or a Decimal; binary fractions (float) cannot hold money exactly"
+        )
     number, _, currency = str(value).strip().partition(" ")
     currency = currency.strip().upper() or from_context(info, "currency")
     if not currency:

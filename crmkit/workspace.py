@@ -65,7 +65,9 @@ def locate(path: str | os.PathLike[str] | None = None) -> Workspace:
     named = os.environ.get("CRMKIT_WORKSPACE")
     if named:
         return locate(named)
-    raise NotFound(f"no workspace: looked for {PROFILE} in {here} and above, and $CRMKIT_WORKSPACE is not set; {HOW_TO_MAKE}")
+    raise NotFound(
+        f"no workspace: looked for {PROFILE} in {here} and above, and $CRMKIT_WORKSPACE is not set; {HOW_TO_MAKE}"
+    )
 
 
 def safe_name(folder: Path) -> str:

@@ -28,6 +28,8 @@ ANY = -1
 class Put:
     """Write a document; the store sets its ``"rev"`` to one more than the one that it replaces.
 
+    A new document keeps the ``"rev"`` that it brings, so that one which comes back goes on counting.
+
     Attributes:
         expect: The revision that must be stored now, or `NEW`, or `ANY`.
     """

@@ -63,7 +63,7 @@ class Outcome:
         id = write.doc["id"]
         current = self._get(write.collection, id)
         _check_revision(write.collection, id, write.expect, current)
-        doc = {**write.doc, "rev": current["rev"] + 1 if current else 1}
+        doc = {**write.doc, "rev": current["rev"] + 1 if current else write.doc.get("rev", 1)}
         self._after[write.collection, id] = doc
         return Put(write.collection, doc, write.expect)
 

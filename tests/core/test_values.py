@@ -1,0 +1,156 @@
+"""Value types: what they take, how they normalise it, what they say when they refuse."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from crmkit.records import Customer, adapter
+from crmkit.values import (
+    CardNumber,
+    Country,
+    Email,
+    Iban,
+    Instant,
+    Money,
+    Phone,
+    TaxId,
+    country_names,
+    currency_digits,
+    instant_text,
+)
+
+GOOD = [
+    (Email, "Ada@EXAMPLE.org", "Ada@example.org"),
+    (Email, "  ada@example.org ", "ada@example.org"),
+    (Phone, "+44 20 7946 0018", "+442079460018"),
+    (Phone, "020 7946 0018", "+442079460018"),
+    (Phone, "0049 30 23125 000", None),
+    (Country, "United Kingdom", "GB"),
+    (Country, "gb", "GB"),
+    (Country, "EIRE", "IE"),
+    (Country, "RSA", "ZA"),
+    (Country, "Channel Islands", "JE"),
+    (Iban, "gb33 BUKB 2020 1555 5555 55", "GB33BUKB20201555555555"),
+    (CardNumber, "4242 4242-4242 4242", "4242424242424242"),
+    (TaxId, "de 123 456 789", "DE123456789"),
+]
+
+
+@pytest.mark.parametrize(("kind", "typed", "kept"), [case for case in GOOD if case[2]])
+def test_values_are_normalised(kind: object, typed: str, kept: str) -> None:
+    assert TypeAdapter(kind).validate_python(typed, context={"region": "GB"}) == kept
+
+
+BAD = [
+    (Email, "ada", "e-mail"),
+    (Email, 5, "text"),
+    (Phone, "call me", "phone number"),
+    (Phone, "12", "digits"),
+    (Country, "Atlantis", "ISO 3166"),
+    (Iban, "GB33BUKB20201555555556", "check digits"),
+    (CardNumber, "4242424242424241", "12 to 19 digits"),
+    (CardNumber, "٤٢٤٢٤٢٤٢٤٢٤٢٤٢٤٢", "12 to 19 digits"),
+    (TaxId, "x", "4 to 32"),
+]
+
+
+@pytest.mark.parametrize(("kind", "typed", "says"), BAD)
+def test_bad_values_are_refused_with_what_is_allowed(kind: object, typed: object, says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(kind).validate_python(typed, context={"region": "GB"})
+    message = caught.value.errors(include_input=False)[0]["msg"]
+    assert says in message
+    assert str(typed) not in message or len(str(typed)) < 3
+
+
+def test_a_national_phone_number_needs_a_country() -> None:
+    with pytest.raises(ValidationError, match="country code"):
+        TypeAdapter(Phone).validate_python("020 7946 0018")
+
+
+def test_trusted_values_are_not_checked_again() -> None:
+    assert TypeAdapter(Email).validate_python("as it was stored", context={"trusted": True}) == "as it was stored"
+
+
+def test_country_names_hold_countries_only() -> None:
+    names = country_names()
+    assert names["DE"] == "Germany"
+    assert not {"EU", "UN", "ZZ"} & set(names)
+
+
+@pytest.mark.parametrize(
+    ("given", "minor", "currency"),
+    [
+        ("12.30", 1230, "EUR"),
+        ("12.30 GBP", 1230, "GBP"),
+        (12, 1200, "EUR"),
+        (Decimal("0.5"), 50, "EUR"),
+        ("-3", -300, "EUR"),
+        ("1500 JPY", 1500, "JPY"),
+        ("1.234 KWD", 1234, "KWD"),
+    ],
+)
+def test_money(given: object, minor: int, currency: str) -> None:
+    assert TypeAdapter(Money).validate_python(given, context={"currency": "EUR"}) == Money(minor, currency)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (1.5, "float"),
+        (True, "float"),
+        ("12.345", "decimals"),
+        ("1.5 JPY", "decimals"),
+        ("twelve", "amount"),
+        ("12 XXY", "ISO 4217"),
+        ("NaN", "finite"),
+        ("1e20", "too large"),
+        ([], "text"),
+    ],
+)
+def test_bad_money(given: object, says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        TypeAdapter(Money).validate_python(given, context={"currency": "EUR"})
+
+
+def test_money_without_a_currency_is_refused() -> None:
+    with pytest.raises(ValidationError, match="needs a currency"):
+        TypeAdapter(Money).validate_python("12.30")
+
+
+@given(st.integers(-(10**14), 10**14), st.sampled_from(["EUR", "JPY", "KWD"]))
+def test_money_goes_through_its_text_and_back(minor: int, currency: str) -> None:
+    money = Money(minor, currency)
+    text = str(money).replace(",", "")
+    assert TypeAdapter(Money).validate_python(text) == money
+    assert money.amount.as_tuple().exponent == -currency_digits(currency)
+
+
+def test_money_adds_only_its_own_currency() -> None:
+    assert Money(100, "EUR") + Money(50, "EUR") - Money(25, "EUR") == Money(125, "EUR")
+    with pytest.raises(ValueError, match="rate"):
+        Money(100, "EUR") + Money(100, "GBP")
+
+
+def test_instants_are_aware_and_kept_in_utc() -> None:
+    berlin = timezone(timedelta(hours=1))
+    kept = TypeAdapter(Instant).validate_python(datetime(2026, 11, 22, 10, 30, tzinfo=berlin))
+    assert kept == datetime(2026, 11, 22, 9, 30, tzinfo=UTC)
+    assert instant_text(kept) == "2026-11-22T09:30:00.000000Z"
+    with pytest.raises(ValidationError, match="time zone"):
+        TypeAdapter(Instant).validate_python(datetime(2026, 11, 22))
+
+
+@given(st.datetimes(timezones=st.just(UTC)), st.datetimes(timezones=st.just(UTC)))
+def test_text_order_of_instants_is_time_order(one: datetime, other: datetime) -> None:
+    assert (one < other) == (instant_text(one) < instant_text(other))
+
+
+def test_an_adapter_checks_one_field_alone() -> None:
+    assert adapter(Customer, "birthday").validate_python("1815-12-10") == date(1815, 12, 10)
