@@ -135,6 +135,7 @@ def generation_of(blob: bytes) -> int:
     return int.from_bytes(blob[2:HEADER_LENGTH], "big")
 
 
+@lru_cache(maxsize=4_096)
 def padded_length(length: int) -> int:
     """Return the bucket for `length` bytes: 16, 32, 64, 128, 256, then multiples of 256."""
     if length > 256:

@@ -64,6 +64,10 @@ class SubjectKeys(Guarded):
     Args:
         path: The file of wrapped keys.
         keyring: What wraps them.
+
+    Attributes:
+        get: Returns one generation of a subject's data key, by subject and generation; `Damaged` where there is no
+            such key, or it does not open.
     """
 
     def __init__(self, path: Path, keyring: Keyring) -> None:
@@ -73,7 +77,7 @@ class SubjectKeys(Guarded):
         self._wrapped: dict[tuple[bytes, int], bytes] = {}
         self._newest: dict[bytes, int] = {}
         self._wrapping: dict[int, AESGCM] = {}
-        self._opened = lru_cache(maxsize=OPEN_KEYS)(self._open)
+        self.get = lru_cache(maxsize=OPEN_KEYS)(self._get)  # opening a data key costs more than opening a field
         self._end = 0  # of the sound records that were read
         self._catch_up()
 
@@ -91,14 +95,6 @@ class SubjectKeys(Guarded):
         generation = self._newest[id]
         return generation, self.get(subject, generation)
 
-    def get(self, subject: str, generation: int) -> AESGCM:
-        """Return one generation of a subject's data key.
-
-        Raises:
-            Damaged: There is no such key, or it does not open.
-        """
-        return self._opened(subject, generation)
-
     def ensure(self, subjects: Collection[str]) -> None:
         """Make a data key for every subject that has none; they are on disk when this returns.
 
@@ -114,11 +110,11 @@ class SubjectKeys(Guarded):
 
     def forget(self) -> None:
         """Drop every opened key."""
-        self._opened.cache_clear()
+        self.get.cache_clear()
         for keys in (self._wrapping, self._wrapped, self._newest):
             keys.clear()
 
-    def _open(self, subject: str, generation: int) -> AESGCM:
+    def _get(self, subject: str, generation: int) -> AESGCM:
         id = id_bytes(subject)
         if (id, generation) not in self._wrapped:
             self._catch_up()
