@@ -22,11 +22,23 @@ _ENCRYPTED = ("age-encryption.org/", "-----BEGIN AGE ENCRYPTED FILE-----")
 
 
 def config_folder() -> Path:
-    """Return the user's own folder of crmkit: ``$CRMKIT_CONFIG``, or where the system keeps settings."""
+    """Return the user's own folder of crmkit: ``$CRMKIT_CONFIG``, or where the system keeps settings.
+
+    Raises:
+        Locked: It is missing and cannot be made.
+    """
     path = Path(os.environ.get(CONFIG_VARIABLE) or platformdirs.user_config_dir("crmkit"))
     if not path.is_dir():  # a folder that was there keeps the mode that its owner gave it
-        make_folder(path, PRIVATE_FOLDER)
+        try:
+            make_folder(path, PRIVATE_FOLDER)
+        except OSError as error:
+            raise unusable(path, error) from None
     return path
+
+
+def unusable(path: Path, error: OSError) -> Locked:
+    """Return the error for a config folder, or a file in it, that cannot be written."""
+    return Locked(f"{path} cannot be written: {error.strerror}; name a folder of your own in ${CONFIG_VARIABLE}")
 
 
 def load_identity() -> Identity:
@@ -68,7 +80,10 @@ def _default_path() -> Path:
 def _create(path: Path) -> None:
     identity = Identity.generate()
     temporary = path.with_name(f".identity.{os.getpid()}.new")
-    replace_file(temporary, f"# public key: {identity.to_public()}\n{identity}\n".encode(), PRIVATE_FILE)
+    try:
+        replace_file(temporary, f"# public key: {identity.to_public()}\n{identity}\n".encode(), PRIVATE_FILE)
+    except OSError as error:
+        raise unusable(path, error) from None
     try:
         os.link(temporary, path)  # unlike a rename, this never replaces what another process made meanwhile
     except FileExistsError:

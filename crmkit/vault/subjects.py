@@ -140,36 +140,41 @@ class SubjectKeys(Guarded):
         return _RECORD.pack(body, zlib.crc32(body))
 
     def _append(self, records: bytes) -> None:
+        start = self._end
         fd = open_file(self._path)
         try:
-            os.ftruncate(fd, self._end)  # a torn end was never acknowledged; nobody uses its keys
-            write_at(fd, records, self._end)
+            os.ftruncate(fd, start)  # a torn end was never acknowledged; nobody uses its keys
+            write_at(fd, records, start)
         finally:
             os.close(fd)
-        self._take(records)
+        self._take(records, start)
 
     def _catch_up(self) -> None:
         """Read what other processes appended since the last time."""
+        start = self._end
         try:
             with self._path.open("rb") as file:
-                file.seek(self._end)
-                self._take(file.read())
+                file.seek(start)
+                data = file.read()
         except OSError as error:
             raise Damaged(f"the data keys {self._path} cannot be read: {error.strerror}") from None
+        self._take(data, start)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, start: int) -> None:
         whole = len(data) - len(data) % RECORD_LENGTH
         bodies = [_checked(body, crc) for body, crc in _RECORD.iter_unpack(data[:whole])]
         while bodies and bodies[-1] is None:  # a torn append: unsound records with no sound one behind them
             bodies.pop()
-        for body in bodies:
+        first = start // RECORD_LENGTH + 1
+        for number, body in enumerate(bodies, first):
             if body is None:
-                raise Damaged(f"{self._path}: record {self._end // RECORD_LENGTH + 1} is damaged")
+                raise Damaged(f"{self._path}: record {number} is damaged")
             id, wrapped = body[:16], body[16:]
             generation = int.from_bytes(wrapped[6:10], "big")
             self._wrapped[id, generation] = wrapped
             self._newest[id] = max(generation, self._newest.get(id, FIRST_GENERATION))
-            self._end += RECORD_LENGTH
+        # two threads of one process may have read the same records; the end never goes back
+        self._end = max(self._end, start + len(bodies) * RECORD_LENGTH)
 
 
 def _checked(body: bytes, crc: int) -> bytes | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from crmkit.durable import open_file, replace_file
 from crmkit.errors import Damaged
-from crmkit.vault.identity import PRIVATE_FILE, config_folder
+from crmkit.vault.identity import PRIVATE_FILE, config_folder, unusable
 from crmkit.vault.keyring import Keyring
 
 FORMAT = 1
@@ -101,7 +101,10 @@ class Trust:
     @contextmanager
     def _change(self) -> Iterator[dict[str, Any]]:
         """Hold the file while the entry of the workspace is changed, then save it if it was."""
-        fd = open_file(self._path.with_name("trust.lock"), mode=PRIVATE_FILE)
+        try:
+            fd = open_file(self._path.with_name("trust.lock"), mode=PRIVATE_FILE)
+        except OSError as error:
+            raise unusable(self._path, error) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             content = self._read()

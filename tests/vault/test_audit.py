@@ -43,7 +43,7 @@ def test_an_entry_says_who_what_and_why(vault: Vault, keys: Path, ada: str) -> N
     assert (entry["seq"], entry["actor"], entry["fields"], entry["plugin"]) == (1, "ann", ["iban"], "webhooks")
     assert vault.open("audit", "reason", ada, ada, str(entry["reason"])) == "refund 812"
     assert json.loads((keys / "audit.jsonl").read_bytes()) == entry
-    assert b"812" not in (keys / "audit.jsonl").read_bytes()
+    assert b"refund" not in (keys / "audit.jsonl").read_bytes()
     assert list(Vault.unlock(keys).audit.entries()) == [entry]
 
 

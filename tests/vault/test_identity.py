@@ -34,6 +34,12 @@ def test_a_folder_that_was_there_keeps_its_mode(config: Path) -> None:
     assert stat.S_IMODE(config.stat().st_mode) == 0o750
 
 
+def test_a_config_folder_that_cannot_be_made_is_locked(config: Path) -> None:
+    config.write_text("a file where the folder should be", encoding="utf-8")
+    with pytest.raises(Locked, match=r"config cannot be written: File exists; name a folder of your own in \$CRMKIT_C"):
+        ensure_identity()
+
+
 def test_processes_that_start_together_agree_on_one_identity(config: Path) -> None:
     code = "from crmkit.vault.identity import ensure_identity; print(ensure_identity().to_public())"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

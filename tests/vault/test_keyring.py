@@ -184,6 +184,13 @@ def test_the_pinned_head_never_goes_back(new_id: Callable[[], str]) -> None:
     assert trust.audit_head() == AuditHead(7, "aa")
 
 
+def test_a_trust_file_that_cannot_be_locked_is_locked(vault: Vault, keys: Path, config: Path) -> None:
+    (config / "trust.lock").unlink()
+    (config / "trust.lock").mkdir()
+    with pytest.raises(Locked, match=r"trust\.json cannot be written: Is a directory"):
+        Vault.unlock(keys)
+
+
 def test_opening_again_does_not_write(vault: Vault, keys: Path, config: Path) -> None:
     before = (config / "trust.json").stat()
     Vault.unlock(keys)

@@ -77,6 +77,17 @@ def test_keys_of_other_processes_are_picked_up(vault: Vault, keys: Path, new_id:
     assert (keys / "subjects.bin").stat().st_size == size
 
 
+def test_threads_that_read_the_same_records_agree(vault: Vault, keys: Path, new_id: Callable[[], str]) -> None:
+    other = Vault.unlock(keys)
+    ids = [new_id() for _ in range(3)]
+    other.ensure_subjects(ids)
+    data = (keys / "subjects.bin").read_bytes()
+    for _ in range(2):  # what two threads do that both read before either is done
+        vault._subjects._take(data, 0)
+    vault.ensure_subjects([new_id()])
+    assert (keys / "subjects.bin").stat().st_size == 4 * RECORD_LENGTH
+
+
 def test_more_keys_than_are_kept_open(keys: Path, new_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subjects, "OPEN_KEYS", 3)
     vault = Vault.create(keys, new_id())
