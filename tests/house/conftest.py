@@ -35,9 +35,3 @@ def repository_files() -> list[Path]:
 def copy(tmp_path: Path) -> Path:
     """A copy of the repository without what tools made in it."""
     return Path(shutil.copytree(ROOT, tmp_path / "copy", ignore=MADE))
-
-
-@pytest.fixture(autouse=True)
-def own_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the keys of the person who runs the tests out of them."""
-    monkeypatch.setenv("CRMKIT_CONFIG", str(tmp_path / "config"))
