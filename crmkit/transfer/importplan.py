@@ -76,10 +76,15 @@ class ImportPlan:
         """
         if self.applied:
             raise Refused(f"the import of {self.name} was applied already; plan it again")
+        errors = self.write_errors()
         if self.bad and not keep_good:
-            raise ImportProblem(f"{self.name}: {self.bad_rows:,} of {self.rows:,} rows are bad; nothing was written")
+            where = f" (see {errors})" if errors else ""
+            raise ImportProblem(
+                f"{self.name}: nothing was written: {self.bad_rows:,} of {self.rows:,} rows are bad{where};"
+                " apply(keep_good=True) writes the good ones"
+            )
         if not self.records:
-            raise ImportProblem(f"{self.name}: no row can be imported; nothing was written")
+            raise ImportProblem(f"{self.name}: nothing was written: no row of {self.rows:,} can be imported")
         self.applied = True
         return self._write(all_or_nothing, progress)
 
@@ -142,6 +147,11 @@ class ImportPlan:
 
     def _collection(self, type: str) -> Collection[Any]:
         return self._crm.collection(type)
+
+    @property
+    def plural(self) -> str:
+        """What several records of the imported type are called."""
+        return self._plural(self.type)
 
     def _plural(self, type: str) -> str:
         return self._collection(type).info.plural.replace("_", " ")

@@ -1,0 +1,103 @@
+"""`import` takes a table into a workspace."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json
+
+if TYPE_CHECKING:
+    from crmkit import CRM
+    from crmkit.transfer import ImportPlan, Progress
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command("import")(import_)
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A CSV, gzipped CSV or XLSX file.")],
+    as_: Annotated[str, typer.Option("--as", metavar="TYPE", help="The record type, for example customer.")],
+    map: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="COLUMN=FIELD", help="The field of a column; many times. No field: left out."),
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Rows with one value here make one record.")
+    ] = None,
+    keep_good: Annotated[bool, typer.Option("--keep-good", help="Write the good rows though others are bad.")] = False,
+    all_or_nothing: Annotated[bool, typer.Option("--all-or-nothing", help="Write one commit, or nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    encoding: Annotated[str | None, typer.Option(help="The encoding of a text that is not UTF-8, as cp1252.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="The sign between two fields.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="The sheet of a workbook; the first when left out.")] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import a table: columns are guessed by name or mapped, bad rows go to FILE.errors.csv with their reasons."""
+    if keep_good and all_or_nothing:
+        raise typer.BadParameter("--keep-good and --all-or-nothing exclude each other")
+    how: Any = {"group_by": group_by, "encoding": encoding, "delimiter": delimiter, "sheet": sheet}
+    with open_crm(workspace) as crm, _progress() as progress:
+        plan = crm.import_file(file, as_=as_, map=_mapping(map or ()), progress=progress, **how)
+        errors = plan.write_errors()
+        if not as_json:
+            say(plan.summary() + (f"\n  all bad rows with their reasons: {errors}" if errors else ""))
+        written = 0 if dry_run else _apply(crm, plan, keep_good, all_or_nothing, progress)
+    if as_json:
+        say_json({**plan.to_dict(), "errors_file": errors, "written": written})
+    else:
+        say("nothing was written (dry run)" if dry_run else f"written: {written:,} {plan.plural}")
+
+
+def _mapping(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the field by column; a column may hold an equals sign, a field does not."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise typer.BadParameter(f"'{pair}' is not COLUMN=FIELD", param_hint="--map")
+    return {column.strip(): field.strip() for column, _, field in (pair.rpartition("=") for pair in pairs)}
+
+
+def _apply(crm: CRM, plan: ImportPlan, keep_good: bool, all_or_nothing: bool, progress: Progress | None) -> int:
+    """Write the plan and return how many records were; batches that were written before a Ctrl-C stay."""
+    from crmkit import ImportProblem
+
+    if plan.bad and not keep_good:
+        choice = "" if all_or_nothing else "; --keep-good writes the good ones, --all-or-nothing all or none"
+        raise ImportProblem(f"nothing was written: {plan.bad_rows:,} of {plan.rows:,} rows are bad{choice}")
+    collection: Any = crm.collection(plan.type)
+    before = len(collection)
+    try:
+        return plan.apply(keep_good=keep_good, all_or_nothing=all_or_nothing, progress=progress).count
+    except KeyboardInterrupt:
+        written = len(collection) - before
+        again = "; to go on, run it again with --keep-good" if written else ""
+        print(f"crmkit: interrupted: {written:,} {plan.plural} were written and stay{again}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """Show a bar on a terminal; yield what moves it, or None where nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        steps: dict[str, Any] = {}
+
+        def move(step: str, part: float) -> None:
+            if step not in steps:
+                steps[step] = bar.add_task(step, total=1.0)
+            bar.update(steps[step], completed=part)
+
+        yield move
