@@ -284,10 +284,7 @@ class Collection(Generic[R]):
     # ------------------------------------------------------------------ parts
 
     def _doc(self, id: str) -> Mapping[str, Any] | None:
-        pending = self._committer.pending(self._info.plural, id)
-        if pending is not None:
-            return None if pending.action == "remove" else pending.doc
-        return self._store.get(self._info.plural, id)
+        return self._committer.document(self._info.plural, id)
 
     def _existing(self, id: str) -> Mapping[str, Any]:
         doc = self._doc(id)

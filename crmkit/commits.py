@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,12 +36,13 @@ class Commit:
 
 @dataclass
 class Transaction:
-    """Drafts that wait to be saved together, by collection and id."""
+    """Drafts that wait to be saved together, and documents as they were first read, by collection and id."""
 
     owner: Committer
     reason: str | None
     outer: Transaction | None
     drafts: dict[tuple[str, str], Draft] = field(default_factory=dict)
+    reads: dict[tuple[str, str], Mapping[str, Any] | None] = field(default_factory=dict)
 
     def put(self, draft: Draft) -> None:
         """Take a draft; a second one of the same record replaces the first and keeps what the first expects."""
@@ -111,10 +112,21 @@ class Committer:
             transaction = transaction.outer
         return transaction
 
-    def pending(self, collection: str, id: str) -> Draft | None:
-        """Return the draft of a record that the open transaction holds."""
+    def document(self, collection: str, id: str) -> Mapping[str, Any] | None:
+        """Return a document as it will be after the open transaction, or as it is stored.
+
+        Inside a transaction a record is read once: what is then written expects that revision, also where
+        only an id was given, so that what was computed from the record cannot overwrite what came between.
+        """
         transaction = self._current()
-        return transaction.drafts.get((collection, id)) if transaction else None
+        if transaction is None:
+            return self._store.get(collection, id)
+        draft = transaction.drafts.get((collection, id))
+        if draft is not None:
+            return None if draft.action == "remove" else draft.doc
+        if (collection, id) not in transaction.reads:
+            transaction.reads[collection, id] = self._store.get(collection, id)
+        return transaction.reads[collection, id]
 
     # ------------------------------------------------------------------ writing
 

@@ -63,7 +63,7 @@ class Draft:
         """Return what plugins are shown of it."""
         plural, id = self.key
         before = None if self.before is None else codec.record(self.record_type, plural, self.before)
-        fields = {name: getattr(self.record, name) for name in self.changed}
+        fields = {name: getattr(self.record, name) for name in self.changed} if self.record else {}
         return Change(info(self.record_type).type, id, self.action, before, fields)
 
 

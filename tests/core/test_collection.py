@@ -137,7 +137,9 @@ def test_a_condition_that_cannot_be_asked(crm: CRM, where: object, says: str) ->
 
 
 def test_values_in_conditions_are_understood_as_in_records(crm: CRM) -> None:
-    ada = crm.customers.add(name="Ada", country="Ireland", email="ada@EXAMPLE.org", birthday="1815-12-10", roles=["client"])
+    ada = crm.customers.add(
+        name="Ada", country="Ireland", email="ada@EXAMPLE.org", birthday="1815-12-10", roles=["client"]
+    )
     for where in (
         F.country == "EIRE",
         F.email == "ada@Example.Org",
@@ -264,7 +266,9 @@ def test_text_that_cannot_be_kept_is_refused_at_the_door(crm: CRM, text: str) ->
         crm.customers.add_many([Customer.model_construct(name=text, tags=())])
 
 
-@pytest.mark.parametrize("text", ["  spaces  ", "\t", "tab\tnew\nline", "😀", "<script>", "'; drop", "‮rtl", "NaN", "c1."])
+@pytest.mark.parametrize(
+    "text", ["  spaces  ", "\t", "tab\tnew\nline", "😀", "<script>", "'; drop", "‮rtl", "NaN", "c1."]
+)
 def test_odd_text_comes_back_as_it_was(crm: CRM, text: str) -> None:
     ada = crm.customers.add(name=f"x{text}", notes=text, tags=[text])
     crm.close()
