@@ -223,7 +223,7 @@ def _joined(first: Draft, second: Draft) -> Draft:
     action = "add" if first.action == "add" and second.action == "update" else second.action
     doc = second.doc if second.action == "remove" else {**second.doc, "rev": first.doc["rev"]}
     changed = tuple(dict.fromkeys((*first.changed, *second.changed)))
-    return Draft(second.record_type, action, doc, first.expect, first.before, second.record, changed)
+    return Draft(second.record_type, action, doc, first.expect, first.before, first.was, second.record, changed)
 
 
 def _refuse_twins(drafts: Iterable[Draft]) -> None:

@@ -59,6 +59,7 @@ class CRM:
         self.workspace = workspace
         self.profile: Profile = read_profile(workspace.profile)
         self.zone = ZoneInfo(self.profile.time_zone)
+        self._user = getpass.getuser()
         self._vault = Vault.unlock(workspace.keys)
         self._codec = RecordCodec(self._vault)
         self._store = TinyStore(workspace.data, self._codec)
@@ -197,7 +198,7 @@ class CRM:
     @property
     def actor(self) -> str:
         """Who is acting: the name given to `acting_as`, else the name of the system user."""
-        return _actor.get() or getpass.getuser()
+        return _actor.get() or self._user
 
     @contextlib.contextmanager
     def acting_as(self, actor: str) -> Iterator[None]:

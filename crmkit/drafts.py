@@ -29,6 +29,7 @@ class Draft:
         doc: Its new document, in memory form.
         expect: The revision that must still be stored.
         before: Its document as it was read; None where it is new.
+        was: The record of that document, where it was made already.
         record: The record as it will be; None where it is removed or restored.
         changed: The names of the fields that change.
     """
@@ -38,6 +39,7 @@ class Draft:
     doc: Doc
     expect: int
     before: Mapping[str, Any] | None
+    was: Record | None = None
     record: Record | None = None
     changed: tuple[str, ...] = ()
 
@@ -62,7 +64,9 @@ class Draft:
     def change(self, codec: RecordCodec) -> Change:
         """Return what plugins are shown of it."""
         plural, id = self.key
-        before = None if self.before is None else codec.record(self.record_type, plural, self.before)
+        before = self.was
+        if before is None and self.before is not None:
+            before = codec.record(self.record_type, plural, self.before)
         fields = {name: getattr(self.record, name) for name in self.changed} if self.record else {}
         return Change(info(self.record_type).type, id, self.action, before, fields)
 
@@ -108,7 +112,7 @@ class Drafter:
             self._refuse_bad_text(doc)
         doc["rev"] = 1
         changed = tuple(name for name in self._info.fields if name in doc)
-        return Draft(self._type, "add", doc, NEW, None, record, changed)
+        return Draft(self._type, "add", doc, NEW, None, None, record, changed)
 
     def update(self, doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Draft | None:
         """Draft changes of a stored document; None where nothing would change. Unknown fields of it survive."""
@@ -129,7 +133,7 @@ class Drafter:
         if self._info.subject in changed:
             self._move_secrets(doc, new)
         new["rev"], new["updated_at"] = doc["rev"] + 1, instant_text(now())
-        return Draft(self._type, "update", new, doc["rev"], doc, record, changed)
+        return Draft(self._type, "update", new, doc["rev"], doc, current, record, changed)
 
     def move(self, action: Action, doc: Mapping[str, Any]) -> Draft:
         """Draft the removal or the return of a record."""

@@ -89,7 +89,7 @@ def test_a_stale_update_is_a_conflict_that_names_the_fields(crm: CRM) -> None:
 
 
 def test_a_commit_between_reading_and_locking_is_a_conflict_too(crm: CRM) -> None:
-    """Another handle writes while this one's plugins are being asked: the revision check under the lock has to see it."""
+    """Another handle writes while plugins are being asked: the revision check under the lock has to see it."""
     ada = crm.customers.add(name="Ada", city="Paris")
     other = crmkit.open(crm.workspace.folder)
 
@@ -159,7 +159,7 @@ def test_amounts_are_compared_in_their_currency(crm: CRM) -> None:
         crm.purchases.add(number=number, purchased_on="2026-01-01", total=total)
     assert {p.number for p in crm.purchases.find(F.total >= "12.30")} == {"1", "3"}
     assert {p.number for p in crm.purchases.find(F.total == "12.30 GBP")} == {"2"}
-    assert [p.number for p in crm.purchases.find(order="total")][0] == "0"
+    assert crm.purchases.find(order="total").records[0].number == "0"
 
 
 def test_exact_match_on_a_sensitive_field(crm: CRM) -> None:

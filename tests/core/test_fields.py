@@ -55,9 +55,8 @@ def test_the_customer_has_the_classes_of_the_design() -> None:
     by_class: dict[str, set[str]] = {}
     for spec in info(Customer).fields.values():
         by_class.setdefault(spec.klass, set()).add(spec.name)
-    assert by_class["personal"] == set(
-        "name email phone street postcode city birthday job_title website notes contacts".split()
-    )
+    reachable = {"email", "phone", "website", "contacts", "street", "postcode", "city"}
+    assert by_class["personal"] == {"name", "birthday", "job_title", "notes", *reachable}
     assert by_class["sensitive"] == {"iban", "card", "tax_id"}
     searchable = {spec.name for spec in info(Customer).fields.values() if spec.searchable}
     assert searchable == {"iban", "tax_id"}
@@ -89,7 +88,7 @@ def renderings(value: object) -> list[str]:
         raise RuntimeError(value)
     except RuntimeError as error:
         lines += traceback.format_exception(error)
-    bundle = getattr(value, "_repr_mimebundle_", lambda: {})()
+    bundle = getattr(value, "_repr_mimebundle_", dict)()
     return [
         *lines,
         str(value),
@@ -117,7 +116,7 @@ def test_no_rendering_of_a_secret_shows_its_value() -> None:
 
 def test_a_stored_secret_has_no_value_to_give() -> None:
     stored: Secret[str] = Secret("GB•• •••• 5555", place=("customer", "x", "iban"))
-    with pytest.raises(Refused, match="crm.reveal"):
+    with pytest.raises(Refused, match=r"crm\.reveal"):
         _ = stored.value
     with pytest.raises(Refused):
         _ = pickle.loads(pickle.dumps(Secret("m", IBAN))).value
