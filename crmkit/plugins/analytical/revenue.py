@@ -84,7 +84,11 @@ def figure(measured: Measurement) -> Figure:
         amounts = [float(Money(sums[month], currency).amount) for month in months]
         drawn.add_trace(Bar(name=country, x=months, y=amounts, marker_color=COLOURS[place]))
     drawn.update_layout(
-        barmode="relative", title="Revenue by month and country", yaxis_title=currency, bargap=0.25, xaxis_type="category"
+        barmode="relative",
+        title="Revenue by month and country",
+        yaxis_title=currency,
+        bargap=0.25,
+        xaxis_type="category",
     )
     return drawn
 

@@ -60,8 +60,8 @@ def crm_views() -> Iterable[Page | Panel]:
     """Contribute the timeline of a card and the list of everything that happened."""
     columns = ("happened_at", "kind", "customer", "title", "colleague")
     return [
-        Panel("timeline", "Timeline", lambda crm, customer: Timeline(customer)),
-        Page("interactions", "Interactions", lambda crm: Table("interaction", order="-happened_at", columns=columns)),
+        Panel("timeline", "Timeline", lambda _, customer: Timeline(customer)),
+        Page("interactions", "Interactions", lambda _: Table("interaction", order="-happened_at", columns=columns)),
     ]
 
 

@@ -89,8 +89,8 @@ def crm_record_types() -> Iterable[type[Record]]:
 def crm_views() -> Iterable[Page | Panel]:
     """Contribute the lists, and a customer's purchases on the card."""
     return [
-        Page("products", "Products", lambda crm: Table("product", order="name", columns=PRODUCT_COLUMNS)),
-        Page("purchases", "Purchases", lambda crm: Table("purchase", order="-purchased_on", columns=PURCHASE_COLUMNS)),
+        Page("products", "Products", lambda _: Table("product", order="name", columns=PRODUCT_COLUMNS)),
+        Page("purchases", "Purchases", lambda _: Table("purchase", order="-purchased_on", columns=PURCHASE_COLUMNS)),
         Panel("purchases", "Purchases", _purchases_of),
     ]
 
