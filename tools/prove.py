@@ -1,7 +1,7 @@
 """Run the tests marked `proof` with larger counts, and write what was seen to docs/proofs.json.
 
-CRMKIT_TEST_SCALE sets how much larger (20 unless it is set); CRMKIT_TEST_SEED the seed of all chance (drawn, and
-written down, unless it is set).
+CRMKIT_TEST_SCALE sets how much larger (20 unless it is set); CRMKIT_TEST_SEED the seed of Hypothesis (drawn, and
+written down, unless it is set). Other chance in the tests has a seed in the test, or is the hour of a kill.
 """
 
 from __future__ import annotations
