@@ -29,7 +29,7 @@ def find(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find records by what is being typed; sensitive fields stay masked."""
+    """Find records by a name, number, mail or phone."""
     with open_crm(workspace) as crm:
         collection: Any = crm.collection(type)
         found = collection.search(text, limit=limit)
@@ -56,7 +56,7 @@ def _count(found: list[Record], collection: Any, limit: int) -> str:
 def py(
     expression: Annotated[str, typer.Argument(help="For example: len(crm.customers)")], workspace: Workspace = None
 ) -> None:
-    """Evaluate a Python expression with `crm`, `crmkit` and `F`, and print what it gives."""
+    """Evaluate a Python expression; crm, crmkit and F are there."""
     import crmkit
 
     with open_crm(workspace) as crm:

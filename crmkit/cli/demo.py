@@ -31,7 +31,7 @@ def demo(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build the demo workspace where there is none, and open it in JupyterLab.
+    """Build the demo workspace, and open it.
 
     Its keys are kept in the same folder, so that removing the folder leaves nothing behind.
     """

@@ -41,7 +41,10 @@ def import_(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import a table: columns are guessed by name or mapped, bad rows go to FILE.errors.csv with their reasons."""
+    """Take a CSV or XLSX file into a workspace.
+
+    Columns are guessed by their names, or mapped. Bad rows go to FILE.errors.csv with their reasons.
+    """
     if keep_good and all_or_nothing:
         raise typer.BadParameter("--keep-good and --all-or-nothing exclude each other")
     how: Any = {"group_by": group_by, "encoding": encoding, "delimiter": delimiter, "sheet": sheet}
@@ -54,7 +57,7 @@ def import_(
     if as_json:
         say_json({**plan.to_dict(), "errors_file": errors, "written": written})
     else:
-        say("nothing was written (dry run)" if dry_run else f"written: {written:,} {plan.plural}")
+        say("nothing was written (dry run)" if dry_run else f"written: {plan.counted()}")
 
 
 def _mapping(pairs: Sequence[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def plugins(context: typer.Context, workspace: Workspace = None, as_json: AsJson = False) -> None:
-    """List the plugins: their state, where they come from, and why one is not active."""
+    """List the plugins and their states."""
     if context.invoked_subcommand:
         context.obj = workspace
         return

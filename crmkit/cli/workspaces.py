@@ -39,7 +39,7 @@ def lab(
     browser: Annotated[bool, typer.Option(help="Open the browser on it.")] = True,
     port: Annotated[int | None, typer.Option(help="The port on this machine; a free one when left out.")] = None,
 ) -> None:
-    """Open JupyterLab on a workspace, with the app running; Ctrl-C ends it."""
+    """Open a workspace in JupyterLab; Ctrl-C ends it."""
     with open_crm(workspace) as crm:
         folder = crm.workspace.folder
     run_lab(folder, browser=browser, port=port)
@@ -60,7 +60,10 @@ def run_lab(folder: Path, *, browser: bool, port: int | None = None) -> None:
 
 
 def doctor(workspace: Workspace = None, as_json: AsJson = False) -> None:
-    """Read and check everything that is stored; exit with 1 when something is wrong."""
+    """Check everything that is stored.
+
+    Exits with 1 when something is wrong.
+    """
     with open_crm(workspace) as crm:
         report = _examine(crm)
     if as_json:

@@ -13,6 +13,7 @@ from crmkit.transfer.mapping import Mapped, Target, nearest
 
 _DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:")
 _REMEMBERED = 100_000  # different values of a column that are kept, so that equal texts are one object
+FOLLOWS = "left out with its group"  # the reason of rows with which nothing is wrong but their group
 
 
 class BadRow(NamedTuple):

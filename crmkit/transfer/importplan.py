@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crmkit.errors import ImportProblem, Refused
 from crmkit.records import Record
-from crmkit.transfer.drafts import BadRow
+from crmkit.transfer.drafts import FOLLOWS, BadRow
 
 if TYPE_CHECKING:
     from crmkit.collection import Collection
@@ -127,19 +127,25 @@ class ImportPlan:
             "bad": [row._asdict() for row in self.bad[:SHOWN]],
         }
 
+    def counted(self) -> str:
+        """Return what is made, for a person: ``"27,724 purchases and 4,620 new products"``."""
+        made = "".join(f" and {len(records):,} new {self._plural(type)}" for type, records in self.made.items())
+        return f"{len(self.records):,} {self.plural}{made}"
+
     def summary(self) -> str:
         """Return the plan in lines for a person."""
-        made = "".join(f" and {len(records):,} new {self._plural(type)}" for type, records in self.made.items())
         lines = [
-            f"{self.name}: {self.rows:,} rows make {len(self.records):,} {self._plural(self.type)}{made}",
+            f"{self.name}: {self.rows:,} rows make {self.counted()}",
             "  columns: " + ", ".join(f"{column} → {path}" for column, path in self.mapping.items()),
         ]
         if self.unmapped:
             lines.append(f'  left out: {", ".join(self.unmapped)} (no field; map a column with "Column=field")')
         if self.bad:
-            lines.append(f"  bad rows: {self.bad_rows:,}")
-            lines += [f"    {bad_row_text(row)}" for row in self.bad[:SHOWN]]
-            lines += [f"    ... and {len(self.bad) - SHOWN:,} more"] if len(self.bad) > SHOWN else []
+            wrong = [row for row in self.bad if not row.reason.startswith(FOLLOWS)]
+            follow = f", {len(self.bad) - len(wrong):,} of them for their group" if len(wrong) < len(self.bad) else ""
+            lines.append(f"  bad rows: {self.bad_rows:,}{follow}")
+            lines += [f"    {bad_row_text(row)}" for row in wrong[:SHOWN]]
+            lines += [f"    ... and {len(wrong) - SHOWN:,} more"] if len(wrong) > SHOWN else []
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import gc
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crmkit.errors import Invalid
 from crmkit.records import Record
 from crmkit.tables import Table, read_frame, read_table
-from crmkit.transfer.drafts import BadRow, Columns, Draft, cell_value, drafts
+from crmkit.transfer.drafts import FOLLOWS, BadRow, Columns, Draft, cell_value, drafts
 from crmkit.transfer.importplan import ImportPlan, Progress
 from crmkit.transfer.mapping import Mapped, Target, mapping
 from crmkit.transfer.references import Finder
@@ -56,8 +58,21 @@ def plan(
     unmapped = tuple(column for column in table.columns if column not in mapped)
     paths = {column: target.path for column, target in mapped.items()}
     made = ImportPlan(crm, table.name, as_, paths, unmapped, source=path)
-    _Check(crm, made, table, mapped).run(table, group_by, progress)
+    with _without_collector():
+        _Check(crm, made, table, mapped).run(table, group_by, progress)
     return made
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the search for cycles: rows and records have none, and looking through them takes a quarter of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @dataclass
@@ -199,7 +214,5 @@ def _bad_rows(draft: Draft, group: str) -> list[BadRow]:
     first = min(wrong)
     rows = [row._replace(group=group) for row in draft.problems]
     return rows + [
-        BadRow(line, group, "", f"left out with its group, because of line {first}")
-        for line in draft.lines
-        if line not in wrong
+        BadRow(line, group, "", f"{FOLLOWS} because of line {first}") for line in draft.lines if line not in wrong
     ]
