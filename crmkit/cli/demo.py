@@ -87,6 +87,7 @@ def _run_home(place: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
+    from traitlets.config import Config
 
     from crmkit import Unsupported
     from crmkit.ui.lab import place_notebooks
@@ -95,7 +96,8 @@ def _run_home(place: Path) -> None:
     home = place / "notebooks" / "home.ipynb"
     book = nbformat.read(home, as_version=4)  # type: ignore[no-untyped-call]
     os.environ["CRMKIT_WORKSPACE"] = str(place)
-    client = NotebookClient(book, timeout=SECONDS, resources={"metadata": {"path": str(home.parent)}})
+    private = Config({"KernelManager": {"transport": "ipc"}})  # sockets in a folder of the user's, no open port
+    client = NotebookClient(book, timeout=SECONDS, resources={"metadata": {"path": str(home.parent)}}, config=private)
     try:
         client.execute()
     except CellExecutionError as error:

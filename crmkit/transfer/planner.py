@@ -156,7 +156,7 @@ class _Check:
         for (owner, reference), finder in self._finders.items():
             if owner == part:
                 try:
-                    found = finder.find(texts)
+                    found = finder.find(texts, line)
                 except LookupError as error:
                     draft.blame(line, finder.key.path, str(error))
                 else:

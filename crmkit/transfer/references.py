@@ -20,6 +20,7 @@ class _Made:
 
     id: str
     values: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)  # where each value is from: the first of the file counts
     used: bool = False
 
 
@@ -45,11 +46,12 @@ class Finder:
         self._made: dict[str, _Made] = {}
         self._pending: list[_Made] = []
 
-    def find(self, values: Mapping[str, str]) -> str | None:
+    def find(self, values: Mapping[str, str], line: int) -> str | None:
         """Return the id of the record that one row names; None where it names none.
 
         Args:
             values: The row's values by path.
+            line: Where the row is.
 
         Raises:
             LookupError: There is no such record; the text says so.
@@ -64,8 +66,9 @@ class Finder:
         if made is None:
             made = self._made[text] = _Made(new_id(), {self.key.spec.name: text})
         for target in self._others:
-            if value := values.get(target.path):
-                made.values.setdefault(target.spec.name, value)
+            name, value = target.spec.name, values.get(target.path)
+            if value and line < made.lines.get(name, line + 1):
+                made.values[name], made.lines[name] = value, line
         self._pending.append(made)
         return made.id
 
