@@ -6,7 +6,9 @@ import ast
 import importlib.util
 import json
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +17,9 @@ import pytest
 # Put together here, so that this file does not hold what it looks for.
 MACHINE_PATHS = tuple("/" + folder + "/" for folder in ("root", "work", "opt/pypi", "opt/wheels", "home"))
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+# What comes with pydantic, with JupyterLab, and with a type checker.
+COMES_ALONG = {"pydantic_core"} | {"IPython", "jupyter_client", "jupyter_core", "nbclient", "nbformat", "traitlets"}
+COMES_ALONG |= {"_typeshed"}
 MODULES_OF_NOTEBOOKS = {"crmkit", "datetime"}
 
 
@@ -120,6 +125,20 @@ def test_lock_files_hold_what_the_project_declares(root: Path) -> None:
         pinned = re.findall(r"^(\S+?)==", (root / "requirements" / f"{name}.txt").read_text("utf-8"), re.MULTILINE)
         names = {re.split(r"[>=\[]", each)[0] for each in wanted} - {"crmkit"}
         assert not names - set(pinned)
+
+
+def test_every_package_that_is_imported_is_declared(root: Path) -> None:
+    declared = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = declared["dependencies"] + declared["optional-dependencies"]["pandas"]
+    names = {re.split(r"[>=]", each)[0] for each in wanted}
+    provided = packages_distributions()
+    missing = {}
+    for path in (root / "crmkit").rglob("*.py"):
+        for module in {name.partition(".")[0] for name in imported(ast.parse(path.read_text("utf-8")))}:
+            known = {"crmkit", "."} | sys.stdlib_module_names | COMES_ALONG
+            if module not in known and not names & set(provided.get(module, ())):
+                missing[module] = path.name
+    assert not missing
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -43,7 +43,7 @@ def test_wheel_holds_only_the_package(wheel: Path) -> None:
 def test_an_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
-    code = "import crmkit, pathlib; print(crmkit.__version__, pathlib.Path(crmkit.__file__).parent.parent)"
+    code = "import crmkit; from crmkit.ui.lab import shipped_notebooks; print(crmkit.__version__, shipped_notebooks())"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -52,4 +52,4 @@ def test_an_installed_wheel_runs(wheel: Path, tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.split() == [crmkit.__version__, str(tmp_path / "site")]
+    assert done.stdout.split() == [crmkit.__version__, str(tmp_path / "site" / "crmkit" / "notebooks")]
