@@ -26,7 +26,9 @@ ANY = -1
 
 @dataclass(frozen=True)
 class Put:
-    """Write a document; the store sets its ``"rev"`` to one more than the one that it replaces.
+    """Write a document; the store sets its ``"rev"`` to one more than that of the document it replaces.
+
+    A new document keeps the ``"rev"`` that it has (one that was removed and comes back goes on counting), or gets 1.
 
     A new document keeps the ``"rev"`` that it brings, so that one which comes back goes on counting.
 

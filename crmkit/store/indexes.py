@@ -7,7 +7,7 @@ simply applied again.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -159,11 +159,11 @@ class SortedIndex:
             self.keys.add(after)
 
 
-def key_reader(paths: Sequence[str]) -> Callable[[Doc], Key]:
+def key_reader(paths: Sequence[str]) -> Callable[[Mapping[str, Any]], Key]:
     """Return a function that makes the sort key of a document."""
     readers = [reader(path) for path in paths]
 
-    def key(document: Doc) -> Key:
+    def key(document: Mapping[str, Any]) -> Key:
         parts: list[Any] = []
         for read in readers:
             value = read(document)

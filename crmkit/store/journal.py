@@ -82,10 +82,11 @@ class Journal:
         if self._failure is not None:
             return False  # what the system could not sync must not be shown
         self.check_writable()
+        position = self.position  # before the size: another thread may be moving both on
         status = os.fstat(self._fd)
-        if status.st_size < self.position or status.st_nlink == 0:
+        if status.st_size < position or status.st_nlink == 0:
             raise Damaged(f"{self.path}: the journal was cut short, replaced or removed while it was open")
-        return status.st_size > self.position
+        return status.st_size > position
 
     def read(self) -> Iterator[Frame]:
         """Yield the frames that were not taken in yet, after making sure that they are on disk.

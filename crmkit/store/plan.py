@@ -92,7 +92,7 @@ def decode_cursor(cursor: str, order: tuple[Order, ...]) -> Key:
         ranks, values, id = parts[:-1:2], parts[1:-1:2], parts[-1]
         is_typed = all(value == 0 if kind == 0 else rank(value) == kind for kind, value in zip(ranks, values))
         is_sound = is_typed and len(ranks) == len(values) == len(order) and isinstance(id, str)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         is_sound = False
     if not is_sound or signature != _signature(order):
         raise Invalid({"after": "is not a cursor of this order; give Page.next of the page before"})

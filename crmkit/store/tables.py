@@ -90,7 +90,7 @@ class Overlay(MutableMapping[str, Doc]):
                 writes.append(Delete(collection, id, old["rev"]))
             elif doc is not None and doc != old:
                 expect = doc.get("rev", old["rev"]) if old is not None else NEW
-                writes.append(Put(collection, {**doc, "id": id}, expect))
+                writes.append(Put(collection, {**doc, "id": id, "rev": expect or 1}, expect))
         return writes
 
 

@@ -1,0 +1,330 @@
+"""What every store must do; runs once for each class of store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crmkit.errors import Conflict, CrmError, Invalid, NotFound
+from crmkit.query import F, Find, parse_order
+from crmkit.store import ANY, NEW, Change, Delete, Put, Requirement, Store
+
+Opener = Callable[[], Store]
+
+
+def test_a_commit_is_seen_by_its_writer_by_others_and_after_reopening(open_store: Opener, put: Any) -> None:
+    writer, reader = open_store(), open_store()
+    put(writer, {"id": "a", "name": "Ada ½ \u2028 \0"})
+    for store in (writer, reader, open_store()):
+        assert store.get("customers", "a") == {"id": "a", "name": "Ada ½ \u2028 \0", "rev": 1}
+        assert store.seq() == 1
+
+
+def test_what_was_committed_is_no_longer_the_callers(store: Store) -> None:
+    doc = {"id": "a", "tags": ["vip"]}
+    store.commit([Put("customers", doc, NEW)], {})
+    doc["tags"].append("late")  # type: ignore[attr-defined]
+    assert store.get("customers", "a") == {"id": "a", "tags": ["vip"], "rev": 1}
+    assert "rev" not in doc
+
+
+@pytest.mark.parametrize(
+    ("expect", "is_stored"), [(NEW, True), (1, True), (3, True), (7, True), (ANY, False), (1, False), (-2, True)]
+)
+def test_a_put_at_another_revision_is_refused(store: Store, expect: int, is_stored: bool) -> None:
+    if is_stored:
+        store.commit([Put("customers", {"id": "a", "n": 1}, NEW)], {})
+        store.commit([Put("customers", {"id": "a", "n": 2}, 1)], {})
+    before = store.seq(), store.get("customers", "a")
+    with pytest.raises(Conflict) as error:
+        store.commit([Put("customers", {"id": "a", "n": 3}, expect)], {})
+    assert (error.value.type, error.value.id) == ("customers", "a")
+    assert (store.seq(), store.get("customers", "a")) == before
+
+
+def test_the_store_counts_revisions(store: Store) -> None:
+    store.commit([Put("customers", {"id": "a"}, NEW)], {})
+    store.commit([Put("customers", {"id": "a", "rev": 99}, 1)], {})
+    store.commit([Put("customers", {"id": "a"}, ANY)], {})
+    assert store.get("customers", "a") == {"id": "a", "rev": 3}
+
+
+def test_a_document_that_comes_back_goes_on_counting(store: Store) -> None:
+    store.commit([Put("customers", {"id": "a", "rev": 5}, NEW)], {})
+    store.commit([Put("customers", {"id": "a"}, 5)], {})
+    assert store.get("customers", "a") == {"id": "a", "rev": 6}
+
+
+def test_deletes(store: Store, put: Any) -> None:
+    put(store, {"id": "a"}, {"id": "b"})
+    with pytest.raises(NotFound):
+        store.commit([Delete("customers", "c", ANY)], {})
+    with pytest.raises(Conflict):
+        store.commit([Delete("customers", "a", 2)], {})
+    assert store.count("customers") == 2
+    store.commit([Delete("customers", "a", 1), Delete("customers", "b", ANY)], {})
+    assert store.count("customers") == 0
+    assert store.get("customers", "a") is None
+
+
+def test_all_or_nothing_over_collections(open_store: Opener) -> None:
+    store = open_store()
+    good = Put("customers", {"id": "a"}, NEW)
+    with pytest.raises(Conflict):
+        store.commit([good, Put("purchases", {"id": "p"}, 4)], {})
+    assert store.count("customers") == 0
+    store.commit([good, Put("purchases", {"id": "p"}, NEW)], {})
+    assert [open_store().count(name) for name in ("customers", "purchases", "unknown")] == [1, 1, 0]
+
+
+def test_writes_of_one_commit_follow_each_other(store: Store) -> None:
+    store.commit(
+        [
+            Put("customers", {"id": "a", "n": 1}, NEW),
+            Put("customers", {"id": "a", "n": 2}, 1),
+            Put("customers", {"id": "b"}, NEW),
+            Delete("customers", "b", 1),
+        ],
+        {},
+    )
+    assert [dict(doc) for doc in store.scan("customers")] == [{"id": "a", "n": 2, "rev": 2}]
+
+
+def test_nothing_to_write_writes_nothing(store: Store) -> None:
+    assert store.commit([], {"reason": "none"}) == 0
+    assert store.seq() == 0
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, float("nan"), "\ud800", b"bytes"])
+def test_what_is_not_json_is_refused(open_store: Opener, value: object) -> None:
+    store = open_store()
+    with pytest.raises(Invalid, match="only JSON values"):
+        store.commit([Put("customers", {"id": "a", "x": value}, NEW)], {})
+    assert store.get("customers", "a") is None
+    assert open_store().seq() == 0
+
+
+# ---------------------------------------------------------------------------------------- unique values, references
+
+
+def test_unique_values(store: Store) -> None:
+    store.register("customers", unique=["number", "x.acme.code"])
+    store.commit([Put("customers", {"id": "a", "number": "7", "x": {"acme": {"code": 1}}}, NEW)], {})
+    with pytest.raises(Invalid) as error:
+        store.commit([Put("customers", {"id": "b", "number": "7", "x": {"acme": {"code": 1.0}}}, NEW)], {})
+    assert set(error.value.problems) == {"number", "x.acme.code"}
+    assert "already taken" in str(error.value)
+    assert "'7'" not in str(error.value), "a message holds no value"
+    assert store.count("customers") == 1
+
+
+def test_missing_values_and_values_of_other_types_never_collide(store: Store) -> None:
+    store.register("customers", unique=["number"])
+    values: list[object] = [None, None, 1, True, "1", ["1"], ["1"], {}, {}]
+    store.commit([Put("customers", {"id": str(i), "number": v}, NEW) for i, v in enumerate(values)], {})
+    store.commit([Put("customers", {"id": "none"}, NEW), Put("customers", {"id": "nothing"}, NEW)], {})
+    assert store.count("customers") == 11
+
+
+def test_duplicates_inside_one_commit(store: Store) -> None:
+    store.register("customers", unique=["number"])
+    with pytest.raises(Invalid, match="number: already taken"):
+        store.commit([Put("customers", {"id": id, "number": "7"}, NEW) for id in "ab"], {})
+    assert store.seq() == 0
+
+
+def test_values_freed_in_the_same_commit_are_free(store: Store) -> None:
+    store.register("customers", unique=["number"])
+    store.commit([Put("customers", {"id": id, "number": id}, NEW) for id in "abc"], {})
+    swap = [Put("customers", {"id": "a", "number": "b"}, 1), Put("customers", {"id": "b", "number": "a"}, 1)]
+    store.commit(swap, {})
+    store.commit([Delete("customers", "c", 1), Put("customers", {"id": "d", "number": "c"}, NEW)], {})
+    assert {doc["id"]: doc["number"] for doc in store.scan("customers")} == {"a": "b", "b": "a", "d": "c"}
+
+
+def test_a_record_may_keep_its_unique_value(store: Store) -> None:
+    store.register("customers", unique=["number"])
+    store.commit([Put("customers", {"id": "a", "number": "7"}, NEW)], {})
+    store.commit([Put("customers", {"id": "a", "number": "7", "city": "Rome"}, 1)], {})
+    assert store.count("customers", F.number == "7") == 1
+
+
+def test_requirements(store: Store, put: Any) -> None:
+    purchase = Put("purchases", {"id": "p", "customer": "a"}, NEW)
+    needed = [Requirement("customers", "a", "customer")]
+    with pytest.raises(Invalid) as error:
+        store.commit([purchase], {}, needed)
+    assert "does not exist" in error.value.problems["customer"]
+    put(store, {"id": "a"})
+    with pytest.raises(Invalid):
+        store.commit([purchase, Delete("customers", "a", 1)], {}, needed)
+    store.commit([purchase], {}, needed)
+    both = [Put("purchases", {"id": "q", "customer": "b"}, NEW), Put("customers", {"id": "b"}, NEW)]
+    store.commit(both, {}, [Requirement("customers", "b", "customer")])
+    assert store.count("purchases") == 2
+
+
+# ------------------------------------------------------------------------------------------------------ registration
+
+
+class Rot13:
+    """A codec of which a test can see whether it ran: names are readable in memory only."""
+
+    def __init__(self) -> None:
+        self.prepared: list[str] = []
+
+    def prepare(self, puts: Any) -> None:
+        self.prepared += [doc["id"] for _, doc in puts]
+
+    def seal(self, collection: str, doc: dict[str, Any]) -> dict[str, Any]:
+        return {**doc, "name": "sealed " + doc["name"][::-1]} if "name" in doc else doc
+
+    def open(self, collection: str, doc: dict[str, Any]) -> dict[str, Any]:
+        return {**doc, "name": doc["name"].removeprefix("sealed ")[::-1]} if "name" in doc else doc
+
+
+def test_fields_are_sealed_on_disk_and_open_in_registered_collections(folder: Any, wal: Any) -> None:
+    from crmkit.store import TinyStore
+
+    codec = Rot13()
+    first, second = TinyStore(folder, codec), TinyStore(folder, codec)
+    first.register("customers")
+    first.commit([Put("customers", {"id": "a", "name": "Ada"}, NEW)], {})
+    first.commit([Put("customers", {"id": id, "name": "Bob"}, NEW) for id in "bc"], {})
+    assert codec.prepared == ["a", "b", "c"]
+    assert b"Ada" not in wal.read_bytes()
+    assert b"sealed adA" in wal.read_bytes()
+    names = {store: store.get("customers", "a")["name"] for store in (first, second)}  # type: ignore[index]
+    assert names == {first: "Ada", second: "sealed adA"}
+    second.register("customers")
+    second.register("customers", text=lambda doc: doc["name"])
+    first.commit([Put("customers", {"id": "d", "name": "Cleo"}, NEW), Delete("customers", "c", 1)], {})
+    assert sorted(doc["name"] for doc in second.scan("customers")) == ["Ada", "Bob", "Cleo"]
+    assert [doc["id"] for doc in second.match("customers", ["Cl"], 5)] == ["d"]
+    first.close()
+    second.close()
+
+
+def test_registering_again_replaces_the_settings(store: Store, put: Any) -> None:
+    store.register("customers", unique=["number"], text=lambda doc: doc["name"])
+    put(store, {"id": "a", "number": "7", "name": "ada"})
+    store.register("customers", text=lambda doc: "number " + doc["number"])
+    put(store, {"id": "b", "number": "7", "name": "bob"})
+    assert store.match("customers", ["ada"], 5) == []
+    assert [doc["id"] for doc in store.match("customers", ["number", "7"], 5)] == ["a", "b"]
+
+
+# -------------------------------------------------------------------------------------------------- pages, the feed
+
+
+def test_pages(store: Store, put: Any) -> None:
+    put(store, *({"id": f"{n:03}", "city": "Rome" if n % 3 else None, "n": n % 7} for n in range(100)))
+    for order in (None, "n", "-n", ("city", "-n"), ("-city", "-n"), "-id"):
+        for where in (None, F.city == "Rome", F.n >= 3, ~F.city.exists()):
+            found, after = [], None
+            while True:
+                page = store.find(Find("customers", where, parse_order(order), 7, after))
+                found += [doc["id"] for doc in page]
+                if page.next is None:
+                    break
+                assert len(page) == 7
+                after = page.next
+            assert len(found) == len(set(found)) == store.count("customers", where)
+
+
+def test_missing_values_sort_first_and_last_descending(store: Store, put: Any) -> None:
+    values = [None, True, 3, 2.5, "b", "a", [], "B", "é", -1]
+    put(store, *({"id": str(n), "v": value} for n, value in enumerate(values)))
+    up = [doc["v"] for doc in store.find(Find("customers", order=parse_order("v")))]
+    assert up == [None, [], True, -1, 2.5, 3, "B", "a", "b", "é"]
+    down = [doc["v"] for doc in store.find(Find("customers", order=parse_order("-v")))]
+    assert down == up[::-1]
+
+
+def test_a_page_goes_on_although_its_last_record_was_removed(store: Store, put: Any) -> None:
+    put(store, *({"id": id, "v": 1} for id in "abcd"))
+    page = store.find(Find("customers", order=parse_order("v"), limit=2))
+    store.commit([Delete("customers", "b", 1)], {})
+    rest = store.find(Find("customers", order=parse_order("v"), limit=2, after=page.next))
+    assert [doc["id"] for doc in rest] == ["c", "d"]
+
+
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "é", "bnVsbA==", "W10=", "W1tdLCBbXV0=", "W1sidiJdLCBbMywgMSwgImEiXV0=", 7]
+)
+def test_a_bad_cursor_is_invalid(store: Store, put: Any, cursor: Any) -> None:
+    put(store, {"id": "a", "v": 1})
+    with pytest.raises(Invalid, match="after: is not a cursor"):
+        store.find(Find("customers", order=parse_order("v"), after=cursor))
+
+
+def test_a_cursor_of_another_order_is_invalid(store: Store, put: Any) -> None:
+    put(store, *({"id": id, "v": 1, "w": 1} for id in "ab"))
+    page = store.find(Find("customers", order=parse_order("v"), limit=1))
+    with pytest.raises(Invalid, match="cursor"):
+        store.find(Find("customers", order=parse_order("w"), limit=1, after=page.next))
+
+
+@pytest.mark.parametrize("limit", [0, -1, True, 1.5, "9"])
+def test_a_bad_limit_is_invalid(store: Store, limit: Any) -> None:
+    with pytest.raises(Invalid, match="limit"):
+        store.find(Find("customers", limit=limit))
+
+
+@pytest.mark.parametrize("where", [F.a == None, F.a < [1], F.a.has({}), F.a.isin([None]), F.a == b"x"])  # noqa: E711
+def test_values_that_cannot_be_compared_are_invalid(store: Store, where: Any) -> None:
+    with pytest.raises(Invalid, match="a: can be compared with"):
+        store.find(Find("customers", where))
+
+
+def test_the_change_feed(open_store: Opener, put: Any) -> None:
+    store, other = open_store(), open_store()
+    put(store, {"id": "a"}, {"id": "b"})
+    other.commit([Delete("customers", "a", 1), Put("purchases", {"id": "p"}, NEW)], {})
+    expected = [
+        Change(1, "customers", "a", "put"),
+        Change(1, "customers", "b", "put"),
+        Change(2, "customers", "a", "delete"),
+        Change(2, "purchases", "p", "put"),
+    ]
+    for reader in (store, other, open_store()):
+        assert reader.changes(0) == expected
+        assert reader.changes(1) == expected[2:]
+        assert reader.changes(2) == []
+
+
+def test_typed_search_ranks(store: Store) -> None:
+    store.register("customers", text=lambda doc: doc["name"])
+    names = ["ada lovelace", "lovelace ada", "bada love", "ada zuse", "ada\nlove", "zada", "eve"]
+    store.commit([Put("customers", {"id": name, "name": name}, NEW) for name in names], {})
+
+    def found(*words: str, limit: int = 9) -> list[str]:
+        return [doc["name"] for doc in store.match("customers", words, limit)]
+
+    assert found("ada") == ["ada\nlove", "ada lovelace", "ada zuse", "lovelace ada", "bada love", "zada"]
+    assert found("ada", limit=4) == ["ada\nlove", "ada lovelace", "ada zuse", "lovelace ada"]
+    assert found("lov", "ad") == ["lovelace ada", "ada\nlove", "ada lovelace", "bada love"]
+    assert found("x") == []
+    assert found(limit=2) == ["ada\nlove", "ada lovelace"]
+    store.commit([Put("customers", {"id": "zada", "name": "eve"}, 1), Delete("customers", "bada love", 1)], {})
+    assert found("ada", limit=9)[4:] == []
+    assert found("eve") == ["eve", "eve"]
+
+
+# ------------------------------------------------------------------------------------------------------------- ends
+
+
+def test_the_lock_may_be_nested(store: Store, put: Any) -> None:
+    with store.lock(), store.lock():
+        put(store, {"id": "a"})
+    assert store.verify() == []
+
+
+def test_a_closed_store_says_so(store: Store, put: Any) -> None:
+    store.close()
+    store.close()
+    for use in (store.seq, lambda: put(store, {"id": "a"}), lambda: store.get("customers", "a")):
+        with pytest.raises(CrmError, match="is closed"):
+            use()

@@ -1,0 +1,112 @@
+"""What other processes do to a store in the tests: ``worker.py TASK FOLDER …``, started by the fixture `start`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from tinydb import TinyDB
+
+from crmkit.errors import Conflict, Invalid
+from crmkit.store import ANY, NEW, PlainCodec, Put, Requirement, TinyStore
+
+
+def _open(folder: str) -> TinyStore:
+    store = TinyStore(Path(folder), PlainCodec(), timeout=60)
+    store.register("customers", unique=["email"])
+    return store
+
+
+def _say(line: object) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def write_forever(folder: str, name: str) -> None:
+    """Add records and say each id once it is acknowledged, until killed."""
+    store, number = _open(folder), 0
+    while True:
+        id = f"{name}-{number}"
+        store.commit([Put("customers", {"id": id, "text": "é" * (number % 700)}, NEW)], {"by": name})
+        _say(id)
+        number += 1
+
+
+def write_json_forever(file: str, name: str) -> None:
+    """The same with the storage that TinyDB brings."""
+    table, number = TinyDB(file).table("customers"), 0
+    while True:
+        table.insert({"id": f"{name}-{number}"})
+        _say(f"{name}-{number}")
+        number += 1
+
+
+def increment(folder: str, times: str, mode: str) -> None:
+    """Add 1 to a counter, many times; without the revision check the last writer wins."""
+    store, done = _open(folder), 0
+    _say("ready")
+    sys.stdin.readline()
+    while done < int(times):
+        doc = store.get("counters", "c")
+        assert doc is not None
+        time.sleep(0)
+        try:
+            changed = {**doc, "value": doc["value"] + 1}
+            store.commit([Put("counters", changed, doc["rev"] if mode == "checked" else ANY)], {})
+            done += 1
+        except Conflict:
+            continue
+
+
+def take(folder: str, name: str, values: str) -> None:
+    """Try to take each of some unique values, and say which ones were got."""
+    store = _open(folder)
+    _say("ready")
+    sys.stdin.readline()
+    for value in range(int(values)):
+        try:
+            store.commit([Put("customers", {"id": f"{name}-{value}", "email": f"{value}@example.org"}, NEW)], {})
+        except Invalid:
+            continue
+        _say(value)
+
+
+def refer(folder: str, times: str) -> None:
+    """Add purchases of customers that somebody else is removing, and say the customer of each."""
+    store = _open(folder)
+    _say("ready")
+    sys.stdin.readline()
+    for number in range(int(times)):
+        customer = f"c{number}"
+        purchase = {"id": f"p{number}", "customer": customer}
+        try:
+            store.commit([Put("purchases", purchase, NEW)], {}, [Requirement("customers", customer, "customer")])
+        except Invalid:
+            continue
+        _say(customer)
+
+
+def hold(folder: str) -> None:
+    """Hold the lock until told to let go."""
+    with _open(folder).lock():
+        _say("held")
+        sys.stdin.readline()
+
+
+def fork() -> None:
+    """For each line ``TASK FILE …`` fork a process that does the task and speaks to the file; say its id."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the killed ones leave at once
+    for line in sys.stdin:
+        task, file, *arguments = line.split()
+        child = os.fork()
+        if child == 0:
+            sys.stdout = open(file, "w")  # noqa: PTH123, SIM115  # until it is killed
+            globals()[task](*arguments)
+        _say(child)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
