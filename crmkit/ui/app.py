@@ -49,13 +49,13 @@ class App(Screen):
         if record is None:
             self.bar.status("This customer is no longer there.", bad=True)
         else:
-            self.open(record)
+            self.open_record(record)
 
-    def open(self, record: Record) -> None:
+    def open_record(self, record: Record) -> None:
         """Open the card of any record."""
         if record.id not in self._parts:
             self._parts[record.id] = safely(
-                lambda: Card(self.crm, record, self._saved, self.open, self._show_navigation), "Card"
+                lambda: Card(self.crm, record, self._saved, self.open_record, self._show_navigation), "Card"
             )
             self._close_old_cards(record.id)
         self.go(record.id)
@@ -128,7 +128,7 @@ class App(Screen):
         return [first, *contributed]
 
     def _build(self, page: Page) -> ipywidgets.Widget:
-        return safely(lambda: compose(self.crm, page.build(self.crm), self.open), page.title)
+        return safely(lambda: compose(self.crm, page.build(self.crm), self.open_record), page.title)
 
     def _arrange(self) -> None:
         """Show the current part and hide the others, which keep their state."""
@@ -167,7 +167,7 @@ class App(Screen):
 
     def _created(self, record: Record) -> None:
         close_tree(self._parts.pop(NEW))
-        self.open(record)
+        self.open_record(record)
         self._stale |= set(self._parts) - {self._current}
         self.bar.status(f"{info(type(record)).title} {title(record)} created.")
 

@@ -1,4 +1,4 @@
-"""Card: one record with its head, its form, its sensitive fields, its timeline and the panels of plugins."""
+"""Card: one record with its head, its form, its sensitive fields and the panels of plugins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import ipywidgets
 
-from crmkit.contributions import Timeline
 from crmkit.records import Record, info
 from crmkit.ui.compose import Box, box, compose, safely
 from crmkit.ui.screen import refresh_tree
@@ -67,10 +66,7 @@ class Card(Box):
 
     def _tabs(self, crm: Any) -> dict[str, tuple[str, Callable[[], ipywidgets.Widget]]]:
         """Return heading and builder of each tab by key."""
-        record = self.model.record
         tabs: dict[str, tuple[str, Callable[[], ipywidgets.Widget]]] = {"profile": ("Profile", self._profile)}
-        if info(type(record)).type == "customer":
-            tabs["timeline"] = ("Timeline", lambda: compose(crm, Timeline(record)))
         for panel in self.model.panels():
             tabs[panel.name] = (panel.title, self._panel(crm, panel))
         return tabs

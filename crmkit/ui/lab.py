@@ -10,6 +10,7 @@ import contextlib
 import html
 import json
 import os
+import queue
 import secrets
 import shutil
 import socket
@@ -96,7 +97,7 @@ class Lab:
 
     def api(self, path: str, body: Any = None) -> Any:
         """Ask the server; a body makes it a POST."""
-        request = urllib.request.Request(  # noqa: S310  # our own server on loopback
+        request = urllib.request.Request(  # our own server on loopback
             f"http://{HOST}:{self.port}/api/{path}",
             data=None if body is None else json.dumps(body).encode(),
             headers={"Authorization": f"token {self.token}", "Content-Type": "application/json"},
@@ -109,7 +110,7 @@ class Lab:
         page = self._folder / "open.html"
         target = html.escape(f"{self.url}&token={self.token}")
         page.touch(mode=0o600)
-        page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={target}"><a href="{target}">Open</a>')
+        page.write_text(f'<!doctype html><meta http-equiv="refresh" content="0; url={target}">')
         webbrowser.open(page.as_uri())
 
     # ------------------------------------------------------------- starting
@@ -133,7 +134,7 @@ class Lab:
         ]
         with (self._folder / "server.log").open("wb") as log:
             # a session of its own, or Ctrl-C would reach the server first, which then asks a question
-            return subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
+            return subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
 
     def await_server(self) -> None:
         """Return when the server answers.
@@ -238,12 +239,24 @@ def _client(kernel: str) -> Iterator[Any]:
     connection = Path(jupyter_runtime_dir()) / f"kernel-{kernel}.json"
     client = BlockingKernelClient(connection_file=str(connection))
     client.load_connection_file()
-    client.start_channels()
+    client.start_channels(stdin=False, hb=False)  # the heartbeat gives up after a second, which a busy machine needs
     try:
-        client.wait_for_ready(timeout=START_SECONDS)
+        _await_kernel(client)
         yield client
     finally:
         client.stop_channels()
+
+
+def _await_kernel(client: Any) -> None:
+    """Return when the kernel answers and we hear what it says to everybody."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        client.kernel_info()
+        with contextlib.suppress(queue.Empty):
+            client.get_shell_msg(timeout=1)
+            client.get_iopub_msg(timeout=0.5)
+            return
+    raise Unsupported("the notebook's kernel did not start; does `jupyter kernelspec list` show python3?")
 
 
 def _run(client: Any, cell: Any) -> list[Any]:

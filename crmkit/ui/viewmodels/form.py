@@ -6,7 +6,7 @@ no draft; a field that both changed becomes a conflict, to be kept or taken. Not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from crmkit.errors import Conflict, Invalid
@@ -51,7 +51,9 @@ class FormModel:
             sections.setdefault(spec.section or "Details", []).append(self._field(spec))
         return {
             "label": f"{self.collection.info.title} form",
-            "sections": [{"title": heading, "fields": fields} for heading, fields in sections.items()],
+            "sections": [
+                {"title": heading, "fields": sorted(fields, key=_is_wide)} for heading, fields in sections.items()
+            ],
             "create": self.record is None,
         }
 
@@ -75,9 +77,8 @@ class FormModel:
         return typed(self.specs[name], getattr(self.record, name, None))
 
     def labels(self) -> dict[str, str]:
-        """Return the titles of the records that reference fields name at present."""
-        named = {name: spec for name, spec in self.specs.items() if spec.kind == "reference"}
-        return {name: self._title(spec, str(self.value(name))) for name, spec in named.items() if self.value(name)}
+        """Return the titles, by id, of the records that the inputs name at present."""
+        return {id: self._title(spec, id) for spec, id in self._references() if id}
 
     # ------------------------------------------------------------- what a person does
 
@@ -105,17 +106,20 @@ class FormModel:
 
     def keep(self, name: str) -> None:
         """Settle a conflict with what was typed here."""
+        self.note = ""
         self.conflicts.pop(name, None)
 
     def take(self, name: str) -> None:
         """Settle a conflict with what the others saved."""
-        if self.conflicts.pop(name, None) is not None:
+        self.note = ""
+        if name in self.conflicts:
+            del self.conflicts[name]
             self.drafts.pop(name, None)
             self.check()
 
     def suggest(self, name: str, text: str) -> list[dict[str, str]]:
-        """Return the records that a reference field may mean."""
-        spec = self.specs.get(name)
+        """Return the records that a reference may mean; one in a nested row is named ``"lines.product"``."""
+        spec = self._spec(name)
         if spec is None or not spec.target or not text.strip():
             return []
         found = self.crm.collection(spec.target).search(text, limit=SUGGESTIONS)
@@ -199,6 +203,23 @@ class FormModel:
     def _top(self, path: str) -> str:
         return path.split(".", maxsplit=1)[0]
 
+    def _spec(self, path: str) -> FieldSpec | None:
+        """Return the field of a name, or that of a nested row for a dotted name."""
+        name, _, part = path.partition(".")
+        spec = self.specs.get(name)
+        if spec is None or not part:
+            return spec
+        return next((each for each in spec.parts if each.name == part), None)
+
+    def _references(self) -> Iterator[tuple[FieldSpec, str]]:
+        """Yield each reference field, also of nested rows, with the id that it holds."""
+        for name, spec in self.specs.items():
+            if spec.kind == "reference":
+                yield spec, str(self.value(name))
+            elif spec.kind == "parts":
+                inner = [part for part in spec.parts if part.kind == "reference"]
+                yield from ((part, str(row.get(part.name, ""))) for row in self.value(name) for part in inner)
+
     def _shown(self, name: str, theirs: Any) -> str:
         spec = self.specs[name]
         shown = self._title(spec, str(theirs)) if isinstance(theirs, Reference) else typed(spec, theirs)
@@ -218,6 +239,11 @@ class FormModel:
             "choices": choices(spec),
             "parts": [self._field(part) for part in spec.parts],
         }
+
+
+def _is_wide(field: Mapping[str, Any]) -> bool:
+    """Return whether a field takes a whole line; those stand last in their section."""
+    return field["input"] in ("long_text", "parts")
 
 
 def choices(spec: FieldSpec) -> list[tuple[str, str]]:

@@ -28,7 +28,16 @@ FIRST = (
 )
 TOO_LONG = ("long_text", "parts", "texts", "choices", "references", "other")
 RIGHT = ("money", "decimal", "integer")
-LEAST = {"text": 120, "email": 170, "reference": 140, "money": 100, "boolean": 70, "date": 95}  # pixels
+LEAST = {
+    "text": 120,
+    "email": 170,
+    "phone": 130,
+    "country": 130,
+    "reference": 140,
+    "money": 100,
+    "boolean": 70,
+    "date": 95,
+}  # pixels
 
 
 @dataclass(frozen=True)

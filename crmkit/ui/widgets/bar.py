@@ -74,20 +74,20 @@ class Bar(View):
     def navigation(self, items: list[Item], current: str) -> None:
         """Show the entries and which of them is looked at."""
         self._items, self._current = items, current
-        self._send("nav", items=[item.describe() for item in items], current=current)
+        self._tell("nav", items=[item.describe() for item in items], current=current)
 
     def status(self, text: str, bad: bool = False) -> None:
         """Say in one line what happened."""
         self._status = {"text": text, "bad": bad}
-        self._send("status", **self._status)
+        self._tell("status", **self._status)
 
     def health(self, lines: list[str]) -> None:
         """Say what is wrong with plugins; an empty list says nothing."""
         if lines != self._health:
             self._health = lines
-            self._send("health", lines=lines)
+            self._tell("health", lines=lines)
 
-    def _send(self, kind: str, **content: Any) -> None:
+    def _tell(self, kind: str, **content: Any) -> None:
         if self.seen:
             self.say(kind, **content)
 

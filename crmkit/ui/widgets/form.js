@@ -13,6 +13,8 @@ function render({ model, el: root }) {
   const foot = el("div", { class: "crm-form-foot" }, save, revert, note);
   const form = el("div", { class: "crm-form", role: "form" }, body, foot);
   root.append(form);
+  const titles = new Map(); // id of a record that a field names -> what people call it
+  let asking = null; // the box that suggestions are for
   let create = false;
   let pending = new Map(); // name -> calm sender
 
@@ -42,7 +44,7 @@ function render({ model, el: root }) {
       pending.get(spec.name)?.cancel();
       wire.ask("set", { field: spec.name, value });
     };
-    const control = makeControl(spec, { id, described, send, typing: typing(spec.name, send) });
+    const control = makeControl(spec, { id, path: spec.name, described, send, typing: typing(spec.name, send) });
     const required = spec.required ? el("span", { class: "crm-required", "aria-hidden": "true" }, " *") : null;
     const label = control.group
       ? el("div", { class: "crm-label", id: `${id}-label` }, spec.label, required)
@@ -141,23 +143,22 @@ function render({ model, el: root }) {
     return { node: el("div", { class: "crm-input crm-tags", onclick: () => input.focus() }, chips, input), inputs: () => [input], read: () => values, write };
   }
 
-  function reference(spec, { id, described, send }) {
+  function reference(spec, { id, described, send, path }) {
     let chosen = "";
-    let shown = "";
+    const shown = () => (chosen ? titles.get(chosen) || chosen : "");
     const combo = combobox({
       id, label: spec.label, describedby: described, placeholder: "Type to search",
-      search: (typed) => wire.ask("suggest", { field: spec.name, text: typed }),
-      pick: (item) => { write(item.id, item.label); send(chosen); },
+      search: (typed) => { asking = combo; wire.ask("suggest", { field: path, text: typed }); },
+      pick: (item) => { titles.set(item.id, item.label); write(item.id); send(chosen); },
     });
-    const write = (value, label) => {
+    const write = (value) => {
       chosen = value;
-      shown = value ? (label || value) : "";
-      combo.input.value = shown;
+      combo.input.value = shown();
     };
     combo.input.addEventListener("change", () => { // emptied: no reference; half typed: back to what was chosen
-      if (!combo.input.value.trim()) { write(""); send(""); } else combo.input.value = shown;
+      if (!combo.input.value.trim()) { write(""); send(""); } else combo.input.value = shown();
     });
-    return { node: combo.box, inputs: () => [combo.input], read: () => chosen, write, combo };
+    return { node: combo.box, inputs: () => [combo.input], read: () => chosen, write };
   }
 
   function rows(spec, { id, described, send, typing }) {
@@ -166,7 +167,7 @@ function render({ model, el: root }) {
     const read = () => lines.map((line) => Object.fromEntries(line.cells.map(({ part, control }) => [part.name, control.read()])));
     const add = (values = {}) => {
       const cells = spec.parts.map((part) => {
-        const control = makeControl(part, { id: uid(part.name), described, send: () => send(read()), typing: () => typing(read()) });
+        const control = makeControl(part, { id: uid(part.name), path: `${spec.name}.${part.name}`, described, send: () => send(read()), typing: () => typing(read()) });
         if (part.name in values) control.write(values[part.name]);
         control.inputs().forEach((input) => input.setAttribute("aria-label", `${spec.label}: ${part.label}`));
         return { part, control };
@@ -186,11 +187,11 @@ function render({ model, el: root }) {
   // ------------------------------------------------------------- what the kernel says
 
   function showValues({ values, labels }) {
+    for (const [id, title] of Object.entries(labels)) titles.set(id, title);
     for (const [name, value] of Object.entries(values)) {
       const field = fields.get(name);
       if (!field || pending.get(name)?.waiting()) continue; // what is being typed was not sent yet
-      if (JSON.stringify(field.read()) !== JSON.stringify(value)) field.write(value, labels[name]);
-      else if (labels[name] && field.combo) field.write(value, labels[name]);
+      if (JSON.stringify(field.read()) !== JSON.stringify(value)) field.write(value);
     }
   }
 
@@ -224,9 +225,8 @@ function render({ model, el: root }) {
     );
   }
 
-  function suggestions({ field, text: typed, items }) {
-    const combo = fields.get(field)?.combo;
-    if (combo && combo.input.value === typed) combo.show(items);
+  function suggestions({ text: typed, items }) {
+    if (asking && asking.input.value === typed) asking.show(items);
   }
 
   function saved() { // the page forgets what is secret

@@ -176,7 +176,11 @@ function render({ model, el: root }) {
     if (event.key === "ArrowDown") { event.preventDefault(); move(0); }
     if (event.key === "Enter") searchSoon.now();
   });
-  const resized = new ResizeObserver(() => { draw(); requestSoon(); });
+  const resized = new ResizeObserver(() => {
+    head.style.paddingRight = `${12 + view.offsetWidth - view.clientWidth}px`; // the scroll bar of the rows below
+    draw();
+    requestSoon();
+  });
   resized.observe(view);
   wire.ask("hello");
   return () => { resized.disconnect(); wire.close(); };

@@ -27,7 +27,8 @@ function render({ model, el: root }) {
   function draw(entry) {
     const at = new Date(entry.at);
     const today = at.toLocaleDateString(undefined, { year: "numeric", month: "long", day: "numeric" });
-    const time = at.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+    const dated = at.getHours() + at.getMinutes() === 0; // known to the day only
+    const time = dated ? "" : at.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
     const item = el(
       "li", { class: "crm-entry" },
       el("span", { class: "crm-entry-icon", "aria-hidden": "true" }, entry.icon),
