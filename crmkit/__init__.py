@@ -24,7 +24,7 @@ from crmkit.contributions import (
     Table,
     Timeline,
 )
-from crmkit.crm import CRM, create, open, trust  # noqa: A004  # crmkit.open is the name of the public face
+from crmkit.crm import CRM
 from crmkit.errors import (
     Conflict,
     CrmError,
@@ -40,6 +40,7 @@ from crmkit.errors import (
 )
 from crmkit.fields import Personal, Reference, Searchable, Secret, Sensitive, Unique
 from crmkit.hooks import hookimpl
+from crmkit.opening import create, open, trust  # noqa: A004  # crmkit.open is the name of the public face
 from crmkit.query import F
 from crmkit.records import Customer, Record
 from crmkit.values import CardNumber, Code, Country, Email, Iban, Instant, LongText, Money, Phone, TaxId

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,14 +12,14 @@ from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Conflict, Invalid, NotFound
 from crmkit.query import Condition, Find, Page, parse_order
 from crmkit.records import Record, RecordInfo, info
+from crmkit.search import search_words
 
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec
-    from crmkit.store.base import Doc, Store
+    from crmkit.store.base import Store
 
 R = TypeVar("R", bound=Record)
 ALL = 2**31  # a page size that no store reaches
-SEARCHED = ("name", "title", "number", "sku", "email", "phone", "city", "contacts", "id")
 
 
 class Collection(Generic[R]):
@@ -341,33 +340,3 @@ def _at(doc: Mapping[str, Any], path: Sequence[str]) -> Any:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
-
-
-# --------------------------------------------------------------------------- search
-
-
-def folded(text: str) -> str:
-    """Return text without case and accents, for comparing what people type."""
-    if text.isascii():
-        return text.lower()
-    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
-
-
-def search_text(doc: Doc) -> str:
-    """Return what a document is searched by, name first; kept in memory only."""
-    parts: list[str] = []
-    for name in SEARCHED:
-        value = doc.get(name)
-        if isinstance(value, str):
-            parts.append(value)
-        elif value:
-            parts.extend(row["value"] for row in value if isinstance(row, Mapping) and "value" in row)
-    return folded(" ".join(parts))
-
-
-def search_words(text: str) -> list[str]:
-    """Return the words to look for; a phone number in any spacing is one word without its leading zeros."""
-    digits = "".join(c for c in text if c.isdigit())
-    if len(digits) >= 5 and all(c in "+-/(). 0123456789" for c in text):
-        return [digits.lstrip("0")]
-    return folded(text).split()

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import hashlib
-import heapq
 import importlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import date, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from zoneinfo import ZoneInfo
 
-from pydantic import ValidationError
-
 from crmkit.binding import Binder
 from crmkit.codec import REMOVED, RecordCodec
-from crmkit.collection import Collection, search_text
+from crmkit.collection import Collection
 from crmkit.commits import Committer
 from crmkit.contributions import Analysis, Entry, Failure, Result, View
 from crmkit.drafts import Drafter
 from crmkit.errors import Conflict, Invalid, NotFound
 from crmkit.fields import Secret
-from crmkit.profile import Profile, problems, read_profile, write_profile
+from crmkit.profile import Profile, read_profile
 from crmkit.query import Page
-from crmkit.records import Customer, Record, adapter, info, new_id
+from crmkit.records import Customer, Record, adapter, info
 from crmkit.registry import DEFAULT_PLUGINS, PluginTable, Registry, asking_plugin
+from crmkit.search import search_text
 from crmkit.store.base import Change
 from crmkit.store.tiny import TinyStore
+from crmkit.timeline import newest_first
 from crmkit.vault import Vault
-from crmkit.workspace import Workspace, locate, safe_name
+from crmkit.workspace import Workspace
 
 if TYPE_CHECKING:
     from crmkit.transfer import ImportPlan
@@ -114,9 +110,8 @@ class CRM:
             self._registry.load_default(dotted)
         for requirement in self.profile.plugins:
             self._registry.load_entry_point(requirement)
-        files = self.workspace.plugin_files()
-        trusted = bool(files) and self._vault.trusted_code() == _fingerprints(files)
-        for path in files:
+        trusted = self._vault.trusted_code() == self.workspace.code()
+        for path in self.workspace.plugin_files():
             self._registry.load_file(path, trusted=trusted)
         for plugin in objects:
             self._registry.register(plugin)
@@ -324,16 +319,9 @@ class CRM:
             limit: The most entries.
             after: `Page.next` of the page before.
         """
-        wanted = None if kinds is None else set(kinds)
         told = self._registry.ask("crm_timeline", crm=self, customer=customer)
-        entries = [(entry, plugin) for plugin, answer in told for entry in answer or ()]
-        keyed = [(f"{entry.at.isoformat()}|{entry.record}|{entry.kind}", entry, plugin) for entry, plugin in entries]
-        rest = [
-            each for each in keyed if (after is None or each[0] < after) and (wanted is None or each[1].kind in wanted)
-        ]
-        newest = heapq.nlargest(limit, rest, key=lambda each: each[0])
-        page = [replace(entry, provider=plugin) for _, entry, plugin in newest]
-        return Page(page, newest[-1][0] if len(rest) > limit else None)
+        entries = [replace(entry, provider=plugin) for plugin, answer in told for entry in answer or ()]
+        return newest_first(entries, kinds, limit, after)
 
     # ------------------------------------------------------------------ changes of others
 
@@ -381,70 +369,3 @@ class CRM:
 def _ui() -> Any:
     """Return the screens, which are imported on first use: the core runs without them."""
     return importlib.import_module("crmkit.ui")
-
-
-def _fingerprints(files: Iterable[Path]) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-# --------------------------------------------------------------------------- making and opening
-
-
-def create(
-    folder: str | os.PathLike[str],
-    *,
-    currency: str = "EUR",
-    country: str | None = None,
-    name: str | None = None,
-    time_zone: str = "UTC",
-) -> CRM:
-    """Make a workspace folder and open it. Never prompts and prints nothing.
-
-    Args:
-        folder: Where; it must not hold a workspace.
-        currency: ISO 4217 code of amounts that name none.
-        country: ISO 3166 code; the region of phone numbers without a country code.
-        name: What people call it; the folder's name when left out.
-        time_zone: IANA name; the zone in which days begin.
-
-    Raises:
-        Invalid: A setting is wrong, or there is a workspace already.
-    """
-    place = Workspace(Path(folder).expanduser().resolve())
-    try:
-        profile = Profile(name=name or safe_name(place.folder), currency=currency, country=country, time_zone=time_zone)
-    except ValidationError as error:
-        raise Invalid(problems(error), "settings") from None
-    place.make_folders()
-    workspace_id = new_id()
-    Vault.create(place.keys, workspace_id).close()
-    TinyStore.create(place.data, workspace_id)
-    write_profile(place.profile, profile)
-    return CRM(place)
-
-
-def open(folder: str | os.PathLike[str] | None = None, *, plugins: Iterable[object] = (), strict: bool = False) -> CRM:
-    """Open a workspace: the folder that is given, else the one found upward from here, else ``$CRMKIT_WORKSPACE``.
-
-    Args:
-        folder: The workspace folder.
-        plugins: Plugin objects to register after those of the workspace.
-        strict: Let errors inside plugins through, for developing one.
-
-    Raises:
-        NotFound: There is no workspace; the message says where it looked.
-        Locked: This user cannot open the keys.
-        Damaged: Files are not what crmkit wrote.
-        Unsupported: A newer crmkit wrote them, or the system is not supported.
-    """
-    return CRM(locate(folder), plugins, strict=strict)
-
-
-def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
-    """Trust the code in a workspace's plugins folder, as it is now, for this user; returns the names of its files."""
-    workspace = locate(folder)
-    files = workspace.plugin_files()
-    vault = Vault.unlock(workspace.keys)
-    vault.trust_code(_fingerprints(files))
-    vault.close()
-    return tuple(path.name for path in files)

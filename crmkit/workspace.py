@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from pathlib import Path
@@ -44,6 +45,10 @@ class Workspace:
     def plugin_files(self) -> list[Path]:
         """Return the Python files of the plugins folder, sorted by name."""
         return sorted(self.plugins.glob("[!_.]*.py")) if self.plugins.is_dir() else []
+
+    def code(self) -> dict[str, str]:
+        """Return the SHA-256 of each plugin file by its name: what a user trusts."""
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.plugin_files()}
 
 
 def locate(path: str | os.PathLike[str] | None = None) -> Workspace:

@@ -1,0 +1,77 @@
+"""Making, opening and trusting a workspace: `crmkit.create`, `crmkit.open`, `crmkit.trust`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from crmkit.crm import CRM
+from crmkit.errors import Invalid
+from crmkit.profile import Profile, problems, write_profile
+from crmkit.records import new_id
+from crmkit.store.tiny import TinyStore
+from crmkit.vault import Vault
+from crmkit.workspace import Workspace, locate, safe_name
+
+
+def create(
+    folder: str | os.PathLike[str],
+    *,
+    currency: str = "EUR",
+    country: str | None = None,
+    name: str | None = None,
+    time_zone: str = "UTC",
+) -> CRM:
+    """Make a workspace folder and open it. Never prompts and prints nothing.
+
+    Args:
+        folder: Where; it must not hold a workspace.
+        currency: ISO 4217 code of amounts that name none.
+        country: ISO 3166 code; the region of phone numbers without a country code.
+        name: What people call it; the folder's name when left out.
+        time_zone: IANA name; the zone in which days begin.
+
+    Raises:
+        Invalid: A setting is wrong, or there is a workspace already.
+    """
+    place = Workspace(Path(folder).expanduser().resolve())
+    try:
+        profile = Profile(name=name or safe_name(place.folder), currency=currency, country=country, time_zone=time_zone)
+    except ValidationError as error:
+        raise Invalid(problems(error), "settings") from None
+    place.make_folders()
+    workspace_id = new_id()
+    Vault.create(place.keys, workspace_id).close()
+    TinyStore.create(place.data, workspace_id)
+    write_profile(place.profile, profile)
+    return CRM(place)
+
+
+def open(folder: str | os.PathLike[str] | None = None, *, plugins: Iterable[object] = (), strict: bool = False) -> CRM:
+    """Open a workspace: the folder that is given, else the one found upward from here, else ``$CRMKIT_WORKSPACE``.
+
+    Args:
+        folder: The workspace folder.
+        plugins: Plugin objects to register after those of the workspace.
+        strict: Let errors inside plugins through, for developing one.
+
+    Raises:
+        NotFound: There is no workspace; the message says where it looked.
+        Locked: This user cannot open the keys.
+        Damaged: Files are not what crmkit wrote.
+        Unsupported: A newer crmkit wrote them, or the system is not supported.
+    """
+    return CRM(locate(folder), plugins, strict=strict)
+
+
+def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+    """Trust the code in a workspace's plugins folder, as it is now, for this user; returns the names of its files."""
+    workspace = locate(folder)
+    code = workspace.code()
+    vault = Vault.unlock(workspace.keys)
+    vault.trust_code(code)
+    vault.close()
+    return tuple(code)

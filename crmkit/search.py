@@ -1,0 +1,36 @@
+"""Search by what is being typed: the text that a document is found by, and the words that are looked for."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+SEARCHED = ("name", "title", "number", "sku", "email", "phone", "city", "contacts", "id")
+
+
+def folded(text: str) -> str:
+    """Return text without case and accents, for comparing what people type."""
+    if text.isascii():
+        return text.lower()
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def search_text(doc: Mapping[str, Any]) -> str:
+    """Return what a document is searched by, name first; kept in memory only."""
+    parts: list[str] = []
+    for name in SEARCHED:
+        value = doc.get(name)
+        if isinstance(value, str):
+            parts.append(value)
+        elif value:
+            parts.extend(row["value"] for row in value if isinstance(row, Mapping) and "value" in row)
+    return folded(" ".join(parts))
+
+
+def search_words(text: str) -> list[str]:
+    """Return the words to look for; a phone number in any spacing is one word without its leading zeros."""
+    digits = "".join(c for c in text if c.isdigit())
+    if len(digits) >= 5 and all(c in "+-/(). 0123456789" for c in text):
+        return [digits.lstrip("0")]
+    return folded(text).split()
