@@ -79,7 +79,7 @@ class ItemIndex(HashIndex):
 
 
 class _Chunk(list[Key]):
-    joined: str | None = None  # the texts of a text index in one string, until the chunk changes
+    joined: str | None = None  # its texts in one string, for `SortedKeys.holding`, until the chunk changes
 
 
 class SortedKeys:
@@ -124,6 +124,20 @@ class SortedKeys:
         """Return how many keys are below `key`."""
         number, place = self._find(key)
         return sum(map(len, self.chunks[:number])) + place
+
+    def holding(self, words: Sequence[str]) -> Iterator[Key]:
+        """Yield the keys whose last value, the one before the id, is text that holds every word.
+
+        One search through the joined texts of a chunk rules out most chunks.
+        """
+        for chunk in self.chunks:
+            if chunk.joined is None:
+                chunk.joined = "\n".join(key[-2] for key in chunk if isinstance(key[-2], str))
+            if all(word in chunk.joined for word in words):
+                keys = [key for key in chunk if isinstance(key[-2], str)]
+                for word in words:
+                    keys = [key for key in keys if word in key[-2]]
+                yield from keys
 
     def _find(self, key: Key) -> tuple[int, int]:
         number = bisect_left(self._last, key)
@@ -205,18 +219,10 @@ class TextIndex:
         starting = self._keys.walk((first,), None if above is None else (above,))
         ranked = chain(
             (key for key in starting if all(word in key[0] for word in words)),
-            (key for key in self._holding([inner, *words]) if not key[0].startswith(first)),
-            (key for key in self._holding(words) if not key[0].startswith(first) and inner not in key[0]),
+            (key for key in self._keys.holding([inner, *words]) if not key[0].startswith(first)),
+            (key for key in self._keys.holding(words) if not key[0].startswith(first) and inner not in key[0]),
         )
         return [id for _, id in islice(ranked, limit)]
-
-    def _holding(self, words: Sequence[str]) -> Iterator[Key]:
-        """Yield the keys whose text holds every word; one search through a whole chunk rules out most of them."""
-        for chunk in self._keys.chunks:
-            if chunk.joined is None:
-                chunk.joined = "\n".join(text for text, _ in chunk)
-            if all(word in chunk.joined for word in words):
-                yield from (key for key in chunk if all(word in key[0] for word in words))
 
     def _key(self, document: Doc) -> Key:
         return " ".join(self._text(document).split()), document["id"]

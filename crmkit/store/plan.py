@@ -67,6 +67,8 @@ def candidates_for(documents: Documents, where: Condition | None) -> Candidates 
             return _one_of(documents.by_item(path).ids(value))
         case Compare(path, "<" | "<=" | ">" | ">=" | "startswith"):
             return _between(documents, path, *_bounds(where))
+        case Compare(path, "contains", value):
+            return _one_of({key[-1] for key in documents.sorted_by((path,)).keys.holding([value])})
         case And(parts):
             known = [found for part in parts if (found := candidates_for(documents, part)) is not None]
             return min(known, key=lambda found: found.size, default=None)
