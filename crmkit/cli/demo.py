@@ -84,6 +84,8 @@ def _open(place: Path) -> CRM:
 
 def _run_home(place: Path) -> None:
     """Run the home notebook as `crmkit lab` would; an error in it is an error here."""
+    import tempfile
+
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
@@ -96,12 +98,13 @@ def _run_home(place: Path) -> None:
     home = place / "notebooks" / "home.ipynb"
     book = nbformat.read(home, as_version=4)  # type: ignore[no-untyped-call]
     os.environ["CRMKIT_WORKSPACE"] = str(place)
-    private = Config({"KernelManager": {"transport": "ipc"}})  # sockets in a folder of the user's, no open port
-    client = NotebookClient(book, timeout=SECONDS, resources={"metadata": {"path": str(home.parent)}}, config=private)
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        raise Unsupported(f"{home}: a cell failed: {error.ename}: {error.evalue}") from None
+    with tempfile.TemporaryDirectory() as private:  # the kernel listens on sockets there, not on ports
+        sockets = Config({"KernelManager": {"transport": "ipc", "ip": f"{private}/kernel"}})
+        where = {"metadata": {"path": str(home.parent)}}
+        try:
+            NotebookClient(book, timeout=SECONDS, resources=where, config=sockets).execute()
+        except CellExecutionError as error:
+            raise Unsupported(f"{home}: a cell failed: {error.ename}: {error.evalue}") from None
 
 
 def _tell(shown: dict[str, Any]) -> None:
