@@ -154,6 +154,7 @@ def test_values_in_conditions_are_understood_as_in_records(crm: CRM) -> None:
         assert crm.customers.find(where).records == [ada], where
 
 
+@pytest.mark.shipped_plugins
 def test_amounts_are_compared_in_their_currency(crm: CRM) -> None:
     for number, total in enumerate(["5.00", "12.30", "12.30 GBP", "100"]):
         crm.purchases.add(number=number, purchased_on="2026-01-01", total=total)
@@ -200,6 +201,7 @@ def test_a_window_is_any_part_of_the_sorted_records(crm: CRM) -> None:
     assert crm.customers.window(0, 1, order="-name")[0].name == "C999"
 
 
+@pytest.mark.shipped_plugins
 def test_remove_and_restore(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada", number="1", iban=IBAN)
     call = crm.interactions.add(customer=ada, title="Called")
@@ -226,6 +228,7 @@ def test_a_removed_number_can_be_taken_and_then_not_restored(crm: CRM) -> None:
         crm.customers.restore(ada.id)
 
 
+@pytest.mark.shipped_plugins
 def test_numbers_are_unique_and_references_exist(crm: CRM) -> None:
     crm.customers.add(name="Ada", number="1")
     with pytest.raises(Invalid, match="number"):
@@ -277,6 +280,7 @@ def test_odd_text_comes_back_as_it_was(crm: CRM, text: str) -> None:
         assert again.customers[ada.id].tags == (text,)
 
 
+@pytest.mark.shipped_plugins
 def test_columns_and_frames(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada", country="GB", iban=IBAN)
     crm.purchases.add(number="1", customer=ada, purchased_on="2026-01-01", total="5")

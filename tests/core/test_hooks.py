@@ -34,6 +34,7 @@ def test_a_hook_is_typed(name: str) -> None:
     assert all(parameter.annotation is not parameter.empty for parameter in signature.parameters.values())
 
 
+@pytest.mark.shipped_plugins
 @pytest.mark.parametrize("name", HOOKS)
 def test_a_hook_is_used_by_a_plugin_that_ships_with_crmkit(name: str) -> None:
     assert any(hasattr(importlib.import_module(dotted), name) for dotted in DEFAULT_PLUGINS)
@@ -53,6 +54,7 @@ def test_a_hook_can_be_called_when_there_is_no_plugin(name: str) -> None:
     assert name not in CONTRIBUTIONS or registry.contributions(name) == []
 
 
+@pytest.mark.shipped_plugins
 def test_hook_crm_record_types(crm: CRM) -> None:
     assert {record_type.__info__.plural for record_type in crm.types} == {
         "customers",
@@ -62,6 +64,7 @@ def test_hook_crm_record_types(crm: CRM) -> None:
     }
 
 
+@pytest.mark.shipped_plugins
 def test_hook_crm_views(crm: CRM) -> None:
     assert [(type(view).__name__, view.name, view.provider) for view in crm.views] == [
         ("Page", "interactions", "collaborative.interactions"),
@@ -77,6 +80,7 @@ def test_hook_crm_views(crm: CRM) -> None:
         assert type(description).__name__ in ("Table", "Chart", "Timeline")
 
 
+@pytest.mark.shipped_plugins
 def test_hook_crm_analyses(crm: CRM) -> None:
     assert [(analysis.name, analysis.provider) for analysis in crm.analyses] == [("revenue", "analytical.revenue")]
     result = crm.analyse("revenue", as_of=date(2026, 11, 1))
@@ -99,6 +103,7 @@ def test_hook_crm_before_commit(crm: CRM) -> None:
     ]
 
 
+@pytest.mark.shipped_plugins
 def test_hook_crm_timeline(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada")
     call = crm.interactions.add(customer=ada, title="Called", kind="call", happened_at="2026-01-02T10:00:00Z")
@@ -114,6 +119,7 @@ def test_hook_crm_timeline(crm: CRM) -> None:
     assert rest.next is None
 
 
+@pytest.mark.shipped_plugins
 def test_conditions_in_hooks_take_ids(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada")
     crm.purchases.add(number="1", customer=ada, purchased_on="2026-01-03", total="5")

@@ -30,6 +30,7 @@ def crm_views():
 """
 
 
+@pytest.mark.shipped_plugins
 def test_the_defaults_are_loaded_as_anyones(crm: CRM) -> None:
     assert [row.name for row in crm.plugins] == [".".join(name.split(".")[-2:]) for name in DEFAULT_PLUGINS]
     assert {row.state for row in crm.plugins} == {"active"}
@@ -38,6 +39,7 @@ def test_the_defaults_are_loaded_as_anyones(crm: CRM) -> None:
     assert crm.failures == []
 
 
+@pytest.mark.shipped_plugins
 @pytest.mark.parametrize("name", ["operational.catalog", "interactions", "analytical.revenue"])
 def test_each_default_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("CRMKIT_DISABLE_PLUGINS", name)
@@ -90,6 +92,7 @@ def test_what_is_no_plugin_is_refused_with_the_reason(crm: CRM, bad: object, say
     assert len(crm.plugins) == len(DEFAULT_PLUGINS)
 
 
+@pytest.mark.shipped_plugins
 def test_two_plugins_with_one_name_of_something_are_named_both(crm: CRM) -> None:
     mine = plugin(crm_views=lambda self: [Page("products", "Mine", lambda crm: Table("customer"))])
     with pytest.raises(Invalid, match=r"'products' is contributed by operational\.catalog and by mine"):
@@ -111,6 +114,7 @@ def test_a_bad_new_version_does_not_take_the_old_one_away(crm: CRM) -> None:
     assert any(view.name == "mine" for view in crm.views)
 
 
+@pytest.mark.shipped_plugins
 @pytest.mark.parametrize("trouble", [RuntimeError("secret value"), SystemExit(3), ZeroDivisionError()])
 def test_a_failing_question_is_isolated_and_listed_without_values(crm: CRM, trouble: BaseException) -> None:
     def broken(self: object, customer: object) -> list[Entry]:
@@ -182,6 +186,7 @@ def test_another_user_has_not_trusted_it(
         assert opened.plugins["local"].state == "waiting"
 
 
+@pytest.mark.shipped_plugins
 def test_a_broken_file_hurts_nobody_else(crm: CRM) -> None:
     write_plugin(crm, "broken", "1 / 0")
     write_plugin(crm, "fine")

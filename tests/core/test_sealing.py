@@ -68,6 +68,7 @@ def write_canaries(crm: CRM) -> list[str]:
     return [*CANARIES.values(), CONTACT["value"], *more]
 
 
+@pytest.mark.shipped_plugins
 def test_no_file_holds_a_personal_or_sensitive_value(crm: CRM, own_identity: Path) -> None:
     values = write_canaries(crm)
     crm.close()

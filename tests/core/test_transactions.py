@@ -13,6 +13,7 @@ from crmkit import CRM, Change, Conflict, Invalid, Refused, hookimpl
 IBAN = "GB33BUKB20201555555555"
 
 
+@pytest.mark.shipped_plugins
 def test_a_transaction_is_one_commit(crm: CRM) -> None:
     before = crm.seq()
     with crm.transaction(reason="won"):
@@ -193,6 +194,7 @@ def test_what_a_plugin_returns_is_checked_again(crm: CRM) -> None:
     assert len(crm.customers) == 0
 
 
+@pytest.mark.shipped_plugins
 def test_a_plugin_adds_a_change_of_another_record(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada")
 
