@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import importlib
 import json
 import os
 import queue
@@ -156,8 +157,8 @@ class Lab:
 
     def run_notebook(self) -> None:
         """Run the notebook's cells in the session that the browser will find, and save their outputs, trusted."""
-        import nbformat
-        from nbformat.sign import NotebookNotary
+        nbformat: Any = importlib.import_module("nbformat")  # heavy, and its functions carry no types
+        notary: Any = importlib.import_module("nbformat.sign").NotebookNotary()
 
         book = nbformat.read(self.file, as_version=4)
         session = self.api(
@@ -168,7 +169,7 @@ class Lab:
             for number, cell in enumerate((cell for cell in book.cells if cell.cell_type == "code"), 1):
                 cell.outputs, cell.execution_count = _run(client, cell), number
         nbformat.write(book, self.file)
-        NotebookNotary().sign(book)
+        notary.sign(book)
 
 
 def launch(
@@ -233,7 +234,7 @@ def free_port() -> int:
 @contextlib.contextmanager
 def _client(kernel: str) -> Iterator[Any]:
     """Join the kernel that the server has started."""
-    from jupyter_client import BlockingKernelClient
+    from jupyter_client.blocking.client import BlockingKernelClient
     from jupyter_core.paths import jupyter_runtime_dir
 
     connection = Path(jupyter_runtime_dir()) / f"kernel-{kernel}.json"
@@ -261,8 +262,7 @@ def _await_kernel(client: Any) -> None:
 
 def _run(client: Any, cell: Any) -> list[Any]:
     """Run one cell as the notebook page would, and return its outputs."""
-    from nbformat.v4 import output_from_msg
-
+    output_from_msg: Any = importlib.import_module("nbformat.v4").output_from_msg
     content = {"code": cell.source, "silent": False, "store_history": True, "stop_on_error": True}
     message = client.session.msg("execute_request", content, metadata={"cellId": cell.get("id", "")})
     client.shell_channel.send(message)

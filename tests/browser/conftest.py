@@ -23,6 +23,7 @@ FLAGS = [
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / ".shots"
 EXPOSE = ("--LabApp.expose_app_in_browser=True",)
+SAVE = "async () => await jupyterapp.commands.execute('docmanager:save')"
 READY = """async () => { const w = jupyterapp.shell.currentWidget;
     await w.context.ready; await w.sessionContext.ready; await w.sessionContext.session.kernel.info; }"""
 
@@ -166,11 +167,12 @@ def open_page(chrome: Any, request: pytest.FixtureRequest) -> Iterator[Callable[
 
 @pytest.fixture
 def open_app(open_page: Callable[..., Any], lab: Any) -> Callable[..., Any]:
-    """``open_app(width=900)`` -> a page with a fresh app: the cell runs again, which ends the app of the test before."""
+    """``open_app(width=900)`` -> a page whose cell ran again, which ends the app of the test before."""
 
     def open_(**options: Any) -> Any:
         page = open_page(lab, "home.ipynb", **options)
         run_all(page)
+        page.evaluate(SAVE)  # the next page that loads this notebook finds the views that live
         page.locator(".crm-grid [role=gridcell]:visible").first.wait_for()
         return page
 

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.browser
 SHOTS = Path(__file__).resolve().parents[2] / ".shots"
 IBAN = "GB33BUKB20201555555555"
 SAVE = "async () => await jupyterapp.commands.execute('docmanager:save')"
+DRAWN = """[...document.querySelectorAll('.crm-figure .barlayer .point')]
+    .filter(bar => bar.getBoundingClientRect().height > 20).length >= 10"""
 DARK = "async () => await jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})"
 
 
@@ -125,8 +127,7 @@ def test_secret_is_revealed_for_a_reason_and_hides_itself(app: Any) -> None:
 def test_figure_is_drawn(app: Any) -> None:
     """The revenue page draws a Plotly figure of the purchases."""
     app.get_by_role("button", name="Revenue").click()
-    app.wait_for_selector(".crm-figure .barlayer .point")
-    assert app.locator(".crm-figure .barlayer .point").count() >= 10
+    app.wait_for_function(DRAWN)
 
 
 def test_change_elsewhere_is_seen_here(app: Any, world: SimpleNamespace) -> None:
@@ -205,7 +206,9 @@ def test_saved_notebook_holds_no_value(app: Any, world: SimpleNamespace) -> None
     assert "widgets" not in json.loads(text)["metadata"]
 
 
-def test_saved_notebook_control(open_page: Callable[..., Any], world: SimpleNamespace, run_all: Callable[[Any], None]) -> None:
+def test_saved_notebook_control(
+    open_page: Callable[..., Any], world: SimpleNamespace, run_all: Callable[[Any], None]
+) -> None:
     """The same check finds the value of a plain ipywidgets form."""
     book = json.loads((world.workspace / "notebooks" / "home.ipynb").read_text())
     cell = {**book["cells"][0], "outputs": [], "execution_count": None, "metadata": {}}
@@ -237,7 +240,7 @@ def test_own_views_pass_axe(app: Any, axe: Callable[..., list[str]], theme: str)
     app.locator(".crm-f-name input:visible").wait_for()
     found += axe(app, ".crm-app")
     app.get_by_role("button", name="Revenue").click()
-    app.wait_for_selector(".crm-figure .barlayer .point")
+    app.wait_for_function(DRAWN)
     app.screenshot(path=str(SHOTS / f"figure-{theme}.png"))
     if theme == "dark":
         app.get_by_role("button", name="Customers").click()
@@ -255,9 +258,9 @@ def test_widths(open_app: Callable[..., Any], width: int) -> None:
     page.screenshot(path=str(SHOTS / f"card-{width}.png"))
     page.locator(".crm-secret-value:visible").first.scroll_into_view_if_needed()
     page.screenshot(path=str(SHOTS / f"secret-{width}.png"))
-    over = """() => [...document.querySelectorAll('.crm-app button, .crm-app input, .crm-app select')]
-        .filter(e => e.offsetParent && e.getBoundingClientRect().right > e.closest('.crm-app').getBoundingClientRect().right + 1)
-        .map(e => e.outerHTML.slice(0, 120))"""
+    over = """() => { const edge = document.querySelector('.crm-app').getBoundingClientRect().right + 1;
+        return [...document.querySelectorAll('.crm-app button, .crm-app input, .crm-app select')]
+        .filter(e => e.offsetParent && e.getBoundingClientRect().right > edge).map(e => e.outerHTML.slice(0, 120)) }"""
     assert page.evaluate(over) == []
 
 
@@ -275,7 +278,9 @@ def test_reload_brings_the_app_back(app: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["01_customers.ipynb", "02_analysis.ipynb"])
-def test_other_notebooks_run(open_page: Callable[..., Any], lab: Any, run_all: Callable[[Any], None], name: str) -> None:
+def test_other_notebooks_run(
+    open_page: Callable[..., Any], lab: Any, run_all: Callable[[Any], None], name: str
+) -> None:
     """Each shipped notebook runs from the top."""
     page = open_page(lab, name)
     run_all(page)
