@@ -31,7 +31,7 @@ class PurchaseLine(BaseModel):
     Attributes:
         quantity: How many; negative where they came back.
         unit_price: Price of one, in the purchase's currency, at any precision (a tenth of a cent is possible).
-        discount: Percent off the line, 0 to 100.
+        discount: Percent off the line, 0 to 100; None for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -39,7 +39,7 @@ class PurchaseLine(BaseModel):
     product: Reference[Product]
     quantity: Decimal
     unit_price: Annotated[Decimal, Field(ge=0)]
-    discount: Annotated[Decimal, Field(ge=0, le=100)] = Decimal(0)
+    discount: Annotated[Decimal, Field(ge=0, le=100)] | None = None
 
     def amount(self, currency: str) -> Money:
         """Return what the line comes to, rounded half-even once."""
