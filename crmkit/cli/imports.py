@@ -48,12 +48,12 @@ def import_(
     if keep_good and all_or_nothing:
         raise typer.BadParameter("--keep-good and --all-or-nothing exclude each other")
     how: Any = {"group_by": group_by, "encoding": encoding, "delimiter": delimiter, "sheet": sheet}
-    with open_crm(workspace) as crm, _progress() as progress:
+    with open_crm(workspace) as crm, _told_of_ctrl_c(crm, as_), _progress() as progress:
         plan = crm.import_file(file, as_=as_, map=_mapping(map or ()), progress=progress, **how)
         errors = plan.write_errors()
         if not as_json:
             say(plan.summary() + (f"\n  all bad rows with their reasons: {errors}" if errors else ""))
-        written = 0 if dry_run else _apply(crm, plan, keep_good, all_or_nothing, progress)
+        written = 0 if dry_run else _apply(plan, keep_good, all_or_nothing, progress)
     if as_json:
         say_json({**plan.to_dict(), "errors_file": errors, "written": written})
     else:
@@ -68,21 +68,28 @@ def _mapping(pairs: Sequence[str]) -> dict[str, str]:
     return {column.strip(): field.strip() for column, _, field in (pair.rpartition("=") for pair in pairs)}
 
 
-def _apply(crm: CRM, plan: ImportPlan, keep_good: bool, all_or_nothing: bool, progress: Progress | None) -> int:
-    """Write the plan and return how many records were; batches that were written before a Ctrl-C stay."""
+def _apply(plan: ImportPlan, keep_good: bool, all_or_nothing: bool, progress: Progress | None) -> int:
+    """Write the plan and return how many records were."""
     from crmkit import ImportProblem
 
     if plan.bad and not keep_good:
         choice = "" if all_or_nothing else "; --keep-good writes the good ones, --all-or-nothing all or none"
         raise ImportProblem(f"nothing was written: {plan.bad_rows:,} of {plan.rows:,} rows are bad{choice}")
-    collection: Any = crm.collection(plan.type)
+    return plan.apply(keep_good=keep_good, all_or_nothing=all_or_nothing, progress=progress).count
+
+
+@contextlib.contextmanager
+def _told_of_ctrl_c(crm: CRM, type: str) -> Iterator[None]:
+    """Say how many records an interrupted import has written; each batch is whole and stays."""
+    collection: Any = crm.collection(type)
     before = len(collection)
     try:
-        return plan.apply(keep_good=keep_good, all_or_nothing=all_or_nothing, progress=progress).count
+        yield
     except KeyboardInterrupt:
         written = len(collection) - before
         again = "; to go on, run it again with --keep-good" if written else ""
-        print(f"crmkit: interrupted: {written:,} {plan.plural} were written and stay{again}", file=sys.stderr)
+        said = f"crmkit: interrupted: {written:,} {collection.info.plural} were written and stay{again}"
+        print(said, file=sys.stderr)
         raise typer.Exit(130) from None
 
 

@@ -253,9 +253,9 @@ def test_a_workbook_bomb_is_refused(tmp_path: Path) -> None:
 
 
 def test_rows_are_read_one_by_one(tmp_path: Path) -> None:
-    path = write(tmp_path, "a,b\n" + "some text,more text\n" * 30_000)
-    assert peak(lambda: sum(1 for _ in read_table(path).rows)) < 1_000_000
-    assert peak(lambda: values(path)) > 4_000_000  # the control: keeping the rows costs this much
+    path = write(tmp_path, "a,b\n" + "some text,more text\n" * 10_000)
+    assert peak(lambda: sum(1 for _ in read_table(path).rows)) < 500_000
+    assert peak(lambda: values(path)) > 1_500_000  # the control: keeping the rows costs this much
 
 
 # --------------------------------------------------------------------------- any bytes at all
