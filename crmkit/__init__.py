@@ -10,6 +10,9 @@ Everything that plugins and notebooks need is here; see `docs/guide.md`.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from crmkit.contributions import (
     Analysis,
     Change,
@@ -24,7 +27,6 @@ from crmkit.contributions import (
     Table,
     Timeline,
 )
-from crmkit.crm import CRM
 from crmkit.errors import (
     Conflict,
     CrmError,
@@ -40,10 +42,13 @@ from crmkit.errors import (
 )
 from crmkit.fields import Personal, Reference, Searchable, Secret, Sensitive, Unique
 from crmkit.hooks import hookimpl
-from crmkit.opening import create, open, trust  # noqa: A004  # crmkit.open is the name of the public face
 from crmkit.query import F
 from crmkit.records import Customer, Record
 from crmkit.values import CardNumber, Code, Country, Email, Iban, Instant, LongText, Money, Phone, TaxId
+
+if TYPE_CHECKING:
+    from crmkit.crm import CRM
+    from crmkit.opening import create, open, trust  # noqa: A004  # crmkit.open is the name of the public face
 
 __version__ = "0.1.0.dev0"
 
@@ -96,3 +101,17 @@ __all__ = [
     "open",
     "trust",
 ]
+
+_ON_FIRST_USE = {"CRM": "crmkit.crm", "create": "crmkit.opening", "open": "crmkit.opening", "trust": "crmkit.opening"}
+
+
+def __getattr__(name: str) -> Any:
+    """Bring the open handle, with store and vault, when it is first asked for: importing crmkit stays light."""
+    if name in _ON_FIRST_USE:
+        value = globals()[name] = getattr(import_module(_ON_FIRST_USE[name]), name)
+        return value
+    raise AttributeError(f"module 'crmkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

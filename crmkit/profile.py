@@ -29,7 +29,7 @@ class Profile(BaseModel):
         plugins: Installed plugins to load, ``"webhooks"`` or ``"webhooks==1.2"``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     name: str
     currency: str = "EUR"

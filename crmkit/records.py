@@ -117,7 +117,7 @@ class _Declared:
 class Record(BaseModel):
     """The base of every record type; frozen, and its text never shows a field's value."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
     __info__: ClassVar[_Declared]
 
     id: str = Field(default_factory=new_id)
@@ -169,7 +169,7 @@ def _not_blank(value: str) -> str:
 class ContactPoint(BaseModel):
     """One further way to reach a customer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     kind: Literal["email", "phone", "address"]
     value: Personal[str]
