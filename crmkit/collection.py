@@ -213,6 +213,7 @@ class Collection(Generic[R]):
         batch: int = 1000,
         atomic: bool = False,
         progress: Callable[[int], None] | None = None,
+        part_of: Commit | None = None,
     ) -> Commit:
         """Save many new records under one cause: all are checked first, then written in batches.
 
@@ -222,13 +223,14 @@ class Collection(Generic[R]):
             batch: How many go into one write.
             atomic: Write all at once or nothing.
             progress: Called with the number of records written so far.
+            part_of: An earlier commit whose cause these records share, so that both are undone together.
 
         Raises:
             Invalid: Nothing is written then.
         """
         drafts = [self._drafter.add(record) for record in records]
         step = len(drafts) or 1 if atomic else batch
-        return self._committer.write_many(drafts, step, reason=reason, progress=progress)
+        return self._committer.write_many(drafts, step, reason=reason, progress=progress, part_of=part_of)
 
     def update(self, record: R | str, **changes: Any) -> R:
         """Save changed fields of a record and return it as it is now.

@@ -43,6 +43,7 @@ class Transaction:
     outer: Transaction | None
     drafts: dict[tuple[str, str], Draft] = field(default_factory=dict)
     reads: dict[tuple[str, str], Mapping[str, Any] | None] = field(default_factory=dict)
+    cause: str = field(default_factory=new_id)
 
     def put(self, draft: Draft) -> None:
         """Take a draft; a second one of the same record replaces the first and keeps what the first expects."""
@@ -104,7 +105,7 @@ class Committer:
         finally:
             _open.reset(token)
         if mine.drafts:
-            self._commit(list(mine.drafts.values()), new_id(), mine.reason)
+            self._commit(list(mine.drafts.values()), mine.cause, mine.reason)
 
     def _current(self) -> Transaction | None:
         transaction = _open.get()
@@ -146,12 +147,15 @@ class Committer:
         *,
         reason: str | None,
         progress: Callable[[int], None] | None,
+        part_of: Commit | None = None,
     ) -> Commit:
-        """Write drafts in batches of `step` under one cause; what plugins say and what must be unique is seen first."""
-        cause = new_id()
-        if self._current() is not None:
+        """Write drafts in batches of `step` under one cause; twins among them are refused before the first batch."""
+        transaction = self._current()
+        if transaction is not None:
+            cause = transaction.cause
             self.write(drafts)
         else:
+            cause = part_of.id if part_of else new_id()
             _refuse_twins(drafts)
             for start in range(0, len(drafts), step):
                 self._commit(drafts[start : start + step], cause, reason)

@@ -91,11 +91,13 @@ class ImportPlan:
     def _write(self, atomic: bool, progress: Progress | None) -> Commit:
         reason, total = f"import of {self.name}", len(self.records)
         with self._crm.transaction(reason) if atomic else nullcontext():
+            made: Commit | None = None
             for type, records in self.made.items():
-                self._collection(type).add_many(records, reason=reason)
+                made = self._collection(type).add_many(records, reason=reason, part_of=made)
             return self._collection(self.type).add_many(
                 self.records,
                 reason=reason,
+                part_of=made,
                 progress=(lambda done: progress("writing", done / total)) if progress else None,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterable
 
@@ -129,6 +130,21 @@ def test_who_acts_and_why_is_in_the_commit_and_the_reason_is_sealed(crm: CRM) ->
     assert '"reason":"c1.' in journal.replace(" ", "")
     with pytest.raises(Invalid, match="blank"), crm.acting_as(" "):
         pass
+
+
+def causes(crm: CRM) -> list[str]:
+    """The cause of each commit, oldest first."""
+    lines = (crm.workspace.data / "wal.1.jsonl").read_text().splitlines()[1:]
+    return [json.loads(line[9:])[1][0][1]["cause"] for line in lines]
+
+
+def test_what_is_written_in_batches_has_one_cause(crm: CRM) -> None:
+    first = crm.customers.add_many([{"name": f"a{n}"} for n in range(5)], batch=2)
+    second = crm.customers.add_many([{"name": "b"}], part_of=first)
+    with crm.transaction():
+        third = crm.customers.add_many([{"name": "c"}])
+    assert causes(crm) == [first.id] * 4 + [third.id]
+    assert second.id == first.id
 
 
 # --------------------------------------------------------------------------- crm_before_commit
