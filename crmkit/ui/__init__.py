@@ -7,6 +7,7 @@ from typing import Any
 import ipywidgets
 
 from crmkit.contributions import Result, Table
+from crmkit.query import Condition
 from crmkit.records import Record
 from crmkit.ui.app import App
 from crmkit.ui.card import Card
@@ -37,7 +38,7 @@ def form(crm: Any, type: str, record: Record | None = None) -> Screen:
     return Screen(crm, [Form(FormModel(crm, type, record))], "form")
 
 
-def grid(crm: Any, type: str) -> Screen:
+def grid(crm: Any, type: str, where: Condition | None = None, order: str | None = None) -> Screen:
     """Return a live grid of a record type; an opened row shows its card below."""
     below = box([])
 
@@ -48,7 +49,7 @@ def grid(crm: Any, type: str) -> Screen:
             close_tree(child)
 
     name = crm.collection(type).info.type
-    return Screen(crm, [compose(crm, Table(name), open_below), below], "grid")
+    return Screen(crm, [compose(crm, Table(name, where, order), open_below), below], "grid")
 
 
 def show(result: Result) -> ipywidgets.Widget:

@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets
 
 MIME = "application/vnd.plotly.v1+json"
+HEIGHT = 400  # pixels, of figures that say nothing else
 CLEAR = "rgba(0,0,0,0)"
 
 
@@ -19,10 +20,11 @@ def themed(figure: Any) -> Any:
         plot_bgcolor=CLEAR,
         autosize=True,
         width=None,
-        height=copy.layout.height or 380,
+        height=None,
         margin={"l": 60, "r": 20, "t": 40, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#808080"},
     )
+    copy.update_traces(marker_line_width=0, selector={"type": "bar"})  # the template's white edges glare in the dark
     return copy
 
 
@@ -35,6 +37,7 @@ def outputs(figure: Any) -> tuple[dict[str, Any], ...]:
 
 def show_figure(figure: Any) -> ipywidgets.Output:
     """Return a widget that shows a figure."""
-    output = ipywidgets.Output(outputs=outputs(figure))
+    height = figure.layout.height or HEIGHT  # the box has the height and the figure fills it: it survives every resize
+    output = ipywidgets.Output(outputs=outputs(figure), layout=ipywidgets.Layout(height=f"{height}px"))
     output.add_class("crm-figure")
     return output

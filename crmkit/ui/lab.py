@@ -193,6 +193,7 @@ def launch(
         NotFound: There is no such notebook.
         Unsupported: JupyterLab does not start.
     """
+    _require_screens()
     place_notebooks(workspace)
     if not (workspace / "notebooks" / notebook).is_file():
         raise NotFound(f"no notebook {notebook} in {workspace / 'notebooks'}")
@@ -206,6 +207,15 @@ def launch(
         lab.stop()
         raise
     return lab
+
+
+def _require_screens() -> None:
+    """Raise `Unsupported` where JupyterLab would show the notebook without its widgets."""
+    from jupyter_core.paths import jupyter_path
+
+    for extension in ("anywidget", "@jupyter-widgets/jupyterlab-manager"):
+        if not any((Path(place) / extension).is_dir() for place in jupyter_path("labextensions")):
+            raise Unsupported(f"JupyterLab lacks {extension}: install anywidget and ipywidgets beside it")
 
 
 def place_notebooks(workspace: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,21 +13,20 @@ from crmkit.ui import live
 from crmkit.ui.widgets.base import View, close_tree
 
 PATIENCE = 5.0  # seconds until a browser that shows nothing is worth a word
-MISSING = "The screens did not load: install anywidget where JupyterLab runs, then load this page again."
+MISSING = "The screen did not load. Install anywidget where JupyterLab runs, then load this page again."
 
 
 class Screen(ipywidgets.VBox):
     """A box of views that follows the workspace until it is closed or its cell runs again."""
 
     def __init__(self, crm: Any, views: Sequence[ipywidgets.Widget], name: str) -> None:
-        self._notice = ipywidgets.Label("")
-        super().__init__([self._notice, *views])
+        super().__init__(views)
         self._name = name
         self.add_class("crm-app")
-        self._notice.add_class("crm-missing")
         self.crm = crm
         self.watcher = live.ChangeWatcher(crm, self.refresh).start()
         self._patience = _later(PATIENCE, self._say_missing)
+        self._notice: Any = None
         live.register(self)
 
     def refresh(self) -> None:
@@ -47,9 +47,17 @@ class Screen(ipywidgets.VBox):
         super().close()
 
     def _say_missing(self) -> None:
-        """Say that nothing was drawn; the style that comes with the first drawn view hides this."""
-        if not any(view.seen for view in views(self)):
-            self._notice.value = MISSING
+        """Say below the cell that nothing was drawn, and take it back once something is.
+
+        A text inside the screen would not do: a box is not drawn at all when one of its views cannot be.
+        """
+        seen = any(view.seen for view in views(self))
+        if not seen and self._notice is None:
+            self._notice = _display(MISSING)
+        if seen and self._notice is not None:
+            self._notice.update({"text/plain": ""}, raw=True)
+        if not seen:
+            self._patience = _later(1.0, self._say_missing)
 
     def __repr__(self) -> str:
         return f"<crmkit {self._name}>"
@@ -71,6 +79,16 @@ def refresh_tree(widget: ipywidgets.Widget) -> None:
         return
     for child in getattr(widget, "children", ()):
         refresh_tree(child)
+
+
+def _display(text: str) -> Any:
+    """Show a line below the running cell and return the handle that changes it; None outside of a notebook."""
+    shell: Any = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return None
+    from IPython.display import display
+
+    return display({"text/plain": text}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
 
 def _later(seconds: float, action: Any) -> asyncio.TimerHandle | None:

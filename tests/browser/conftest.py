@@ -171,6 +171,7 @@ def open_app(open_page: Callable[..., Any], lab: Any) -> Callable[..., Any]:
 
     def open_(**options: Any) -> Any:
         page = open_page(lab, "home.ipynb", **options)
+        page.wait_for_selector(".crm-bar")  # views that are closed while they are being made complain
         run_all(page)
         page.evaluate(SAVE)  # the next page that loads this notebook finds the views that live
         page.locator(".crm-grid [role=gridcell]:visible").first.wait_for()

@@ -77,6 +77,7 @@ class GridModel:
         self.text = ""
         self.order: str | Sequence[str] | None = order or None
         self.height = height
+        self._by_match = False
         self.columns = [
             Column(self.specs[name]) for name in columns or default_columns(self.specs) if name in self.specs
         ]
@@ -101,8 +102,9 @@ class GridModel:
         }
 
     def query(self, text: str, sort: str | None, descending: bool) -> None:
-        """Ask for other rows: those found by `text`, in the order of one column."""
+        """Ask for other rows: those found by `text`, in the order of one column, or best match first without one."""
         self.text = text.strip()
+        self._by_match = bool(self.text) and sort is None
         sortable = {column.spec.name for column in self.columns if column.describe()["sortable"]}
         if sort in sortable:
             self.order = f"-{sort}" if descending else str(sort)
@@ -115,7 +117,8 @@ class GridModel:
         """Return some rows as text, at most `WINDOW_LIMIT`."""
         start, count = max(0, start), min(max(0, count), WINDOW_LIMIT)
         self._titles.clear()
-        found = self.collection.window(start, count, where=self.where, order=self.order, text=self.text)
+        order = None if self._by_match else self.order
+        found = self.collection.window(start, count, where=self.where, order=order, text=self.text)
         return [{"id": record.id, "cells": self._cells(record)} for record in found]
 
     def record(self, id: str) -> Record | None:
@@ -123,9 +126,9 @@ class GridModel:
         found: Record | None = self.collection.get(id)
         return found
 
-    def caption(self) -> str:
-        """Return the count as people read it: "2,013 customers"."""
-        return counted(self.total(), self.collection.info)
+    def caption(self, total: int | None = None) -> str:
+        """Return the count as people read it: "2,013 customers"; a count that is known already can be given."""
+        return counted(self.total() if total is None else total, self.collection.info)
 
     def empty_text(self) -> str:
         """Return what stands where there are no rows."""

@@ -10,6 +10,7 @@ function render({ model, el: root }) {
   let gen = 0;
   let sort = null;
   let desc = false;
+  let chosen = false; // somebody clicked a heading: their order also holds for what they filter
   let active = 0;
   let opens = false;
   let asked = "";
@@ -56,6 +57,7 @@ function render({ model, el: root }) {
   function toggle(column) {
     desc = column.name === sort ? !desc : false;
     sort = column.name;
+    chosen = true;
     drawHead();
     [...head.children].find((cell) => cell.dataset.name === sort)?.querySelector("button")?.focus();
     requery();
@@ -67,7 +69,7 @@ function render({ model, el: root }) {
     active = 0;
     view.scrollTop = 0;
     asked = "";
-    wire.ask("query", { text: search.value, sort, desc, gen, ...wanted() });
+    wire.ask("query", { text: search.value, sort: chosen ? sort : null, desc, gen, ...wanted() });
   }
 
   const seen = () => Math.ceil((view.clientHeight || 400) / ROW);

@@ -43,13 +43,14 @@ class Grid(View):
 
     def _window(self, message: Mapping[str, Any]) -> None:
         start, count = (int(message.get(key, 0)) for key in ("start", "count"))
+        total = self.model.total()
         self.say(
             "rows",
             gen=message.get("gen", 0),
             start=start,
             rows=self.model.window(start, count),
-            total=self.model.total(),
-            caption=self.model.caption(),
+            total=total,
+            caption=self.model.caption(total),
             empty=self.model.empty_text(),
         )
 
