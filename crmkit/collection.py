@@ -10,7 +10,7 @@ from crmkit.codec import REMOVED
 from crmkit.commits import Commit, Committer
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Conflict, Invalid, NotFound
-from crmkit.query import Condition, Find, Page, parse_order
+from crmkit.query import Condition, Find, In, Page, parse_order, shown
 from crmkit.records import Record, RecordInfo, info
 from crmkit.search import search_words
 
@@ -32,6 +32,7 @@ class Collection(Generic[R]):
         committer: Writes drafts.
         drafter: Checks values.
         binder: Checks conditions.
+        grid: Makes a live grid: of a type, of those that meet a condition, in an order.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Collection(Generic[R]):
         committer: Committer,
         drafter: Drafter,
         binder: Binder,
+        grid: Callable[..., Any],
     ) -> None:
         self.type = record_type
         self._info = info(record_type)
@@ -50,6 +52,7 @@ class Collection(Generic[R]):
         self._committer = committer
         self._drafter = drafter
         self._binder = binder
+        self._grid = grid
         self._window: tuple[Any, list[str]] | None = None
 
     @property
@@ -58,7 +61,10 @@ class Collection(Generic[R]):
         return self._info
 
     def __repr__(self) -> str:
-        return f"<{self._info.plural}: {len(self):,} records>"
+        return f"<{self._info.plural}: {len(self):,} record{'' if len(self) == 1 else 's'}>"
+
+    def _repr_mimebundle_(self, **_: Any) -> Any:
+        return shown(self, lambda: self._grid(self._info.type))
 
     # ------------------------------------------------------------------ reading
 
@@ -121,9 +127,9 @@ class Collection(Generic[R]):
         order_by = self._binder.order(parse_order(order))
         if sealed:
             docs = self._opened(self._store.find(Find(self._info.plural, bound, order_by, ALL)), sealed)
-            return Page([self._record(doc) for doc in docs[:limit]])
+            return self._page(docs[:limit], None, order)
         page = self._store.find(Find(self._info.plural, bound, order_by, limit, after))
-        return Page([self._record(doc) for doc in page], page.next)
+        return self._page(page.records, page.next, order)
 
     def search(self, text: str, limit: int = 20) -> list[R]:
         """Return the records that match what is being typed: a name, number, mail, phone or id, best first."""
@@ -300,6 +306,13 @@ class Collection(Generic[R]):
     def _saved(self, draft: Draft) -> R:
         """Return the record as it was saved; as it will be, inside a transaction."""
         return self._record(self._existing(draft.doc["id"]))
+
+    def _page(
+        self, docs: Sequence[Mapping[str, Any]], cursor: str | None, order: str | Sequence[str] | None
+    ) -> Page[R]:
+        first = order if isinstance(order, str) else next(iter(order), None) if order else None
+        ids = In("id", tuple(doc["id"] for doc in docs))
+        return Page([self._record(doc) for doc in docs], cursor, lambda: self._grid(self._info.type, ids, order=first))
 
     def _conflict(self, yours: R, doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Conflict:
         theirs = self._record(doc)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from crmkit.query import Condition
+from crmkit.query import Condition, shown
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -140,11 +141,12 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Result:
-    """An analysis that was run: numbers, a figure, an explanation."""
+    """An analysis that was run: numbers, a figure, an explanation. As the last line of a cell it shows itself."""
 
     analysis: Analysis
     as_of: date
     measurement: Measurement
+    show: Callable[[Result], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def table(self) -> Sequence[Mapping[str, Any]]:
@@ -163,6 +165,9 @@ class Result:
     def explain(self) -> str:
         """Return what the numbers mean, in words."""
         return self.measurement.text
+
+    def _repr_mimebundle_(self, **_: Any) -> Any:
+        return shown(self, self.show and partial(self.show, self))
 
     def __repr__(self) -> str:
         return f"<Result of {self.analysis.name} as of {self.as_of}: {len(self.table)} rows>"

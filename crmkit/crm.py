@@ -22,7 +22,7 @@ from crmkit.drafts import Drafter
 from crmkit.errors import Conflict, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.profile import Profile, read_profile
-from crmkit.query import Page
+from crmkit.query import Condition, Page
 from crmkit.records import Customer, Record, adapter, info
 from crmkit.registry import DEFAULT_PLUGINS, PluginTable, Registry, asking_plugin
 from crmkit.search import search_text
@@ -135,7 +135,7 @@ class CRM:
         self._store.register(known.plural, unique=unique, text=search_text)
         self._store.register(known.plural + REMOVED)
         self._collections[known.type] = Collection(
-            record_type, self._store, self._codec, self._committer, drafter, binder
+            record_type, self._store, self._codec, self._committer, drafter, binder, self.grid
         )
 
     def _context(self, raw: Mapping[str, Any], doc: Mapping[str, Any]) -> dict[str, Any]:
@@ -306,7 +306,7 @@ class CRM:
             known = ", ".join(analysis.name for analysis in self.analyses) or "none"
             raise NotFound(f"{name!r} is not an analysis; there are: {known}")
         day = as_of or datetime.now(self.zone).date()
-        return Result(found, day, found.measure(self, as_of=day, **parameters))
+        return Result(found, day, found.measure(self, as_of=day, **parameters), lambda result: _ui().show(result))
 
     def timeline(
         self, customer: Record, kinds: Iterable[str] | None = None, limit: int = 50, after: str | None = None
@@ -351,9 +351,9 @@ class CRM:
         """Return the card of one record."""
         return _ui().card(self, record)
 
-    def grid(self, type: str) -> Any:
-        """Return a live grid of a record type."""
-        return _ui().grid(self, type)
+    def grid(self, type: str, where: Condition | None = None, *, order: str | None = None) -> Any:
+        """Return a live grid of a record type, of all records or of those that meet a condition."""
+        return _ui().grid(self, type, where, order)
 
     def form(self, type: str, record: Record | None = None) -> Any:
         """Return a form for a new record, or for the one that is given."""

@@ -11,7 +11,7 @@ code point.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
@@ -182,11 +182,15 @@ class Find:
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some records, and the cursor of the next page (None at the end)."""
+    """Some records, and the cursor of the next page (None at the end). As the last line of a cell it is a live grid.
+
+    Attributes:
+        show: Makes that grid; None where there is none.
+    """
 
     records: Sequence[T]
     next: str | None = None
-    total: int | None = field(default=None, compare=False)
+    show: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.records)
@@ -194,9 +198,27 @@ class Page(Generic[T]):
     def __len__(self) -> int:
         return len(self.records)
 
+    def _repr_mimebundle_(self, **_: Any) -> Any:
+        return shown(self, self.show)
+
     def __repr__(self) -> str:
         more = ", more follow" if self.next else ""
-        return f"<Page of {len(self.records)} records{more}>"
+        return f"<Page of {len(self.records)} record{'' if len(self.records) == 1 else 's'}{more}>"
+
+
+def shown(value: object, show: Callable[[], Any] | None) -> Any:
+    """Return what a notebook displays of a value: its screen, beside a text that names nobody.
+
+    Args:
+        value: What is displayed; its repr is the text.
+        show: Makes the screen, a widget; None where there is none.
+    """
+    text = {"text/plain": repr(value)}
+    try:
+        screen = show() if show else None
+    except ImportError:  # the screens were left out of this installation
+        screen = None
+    return text if screen is None else {**screen._repr_mimebundle_(), **text}
 
 
 def parse_order(order: str | Sequence[str] | None) -> tuple[Order, ...]:
