@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import gc
-import os
 import resource
-import tempfile
 import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+
+from benchmarks._scratch import scratch
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 LINES = 502_938
@@ -26,15 +26,8 @@ IBAN = "GB33BUKB20201555555555"
 
 def run() -> dict[str, Any]:
     """Measure in a folder and with an identity of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        before = dict(os.environ)
-        os.environ["CRMKIT_CONFIG"] = str(Path(folder) / "config")
-        os.environ.pop("CRMKIT_IDENTITY", None)
-        try:
-            return {**_lines(Path(folder)), **_customers(Path(folder))}
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    with scratch() as folder:
+        return {**_lines(folder), **_customers(folder)}
 
 
 def _lines(folder: Path) -> dict[str, Any]:

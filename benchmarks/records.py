@@ -7,11 +7,12 @@ Times of writes are CPU times of this process, beside the wall times of the disk
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks._scratch import scratch
 
 SIZES = (1_000, 10_000, 100_000)
 IBAN = "GB33BUKB20201555555555"
@@ -19,15 +20,8 @@ IBAN = "GB33BUKB20201555555555"
 
 def run() -> dict[str, Any]:
     """Measure in a folder and with an identity of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        before = dict(os.environ)
-        os.environ["CRMKIT_CONFIG"] = str(Path(folder) / "config")
-        os.environ.pop("CRMKIT_IDENTITY", None)
-        try:
-            return _measure(Path(folder))
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    with scratch() as folder:
+        return _measure(folder)
 
 
 def _measure(folder: Path) -> dict[str, Any]:

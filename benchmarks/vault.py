@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ulid import ULID
+
+from benchmarks._scratch import scratch
 
 CUSTOMERS = 100_000
 FIELDS = {
@@ -25,15 +26,8 @@ FIELDS = {
 
 def run() -> dict[str, Any]:
     """Measure in a folder and with an identity of its own; times are minima, in the unit that the key names."""
-    with tempfile.TemporaryDirectory() as folder:
-        before = dict(os.environ)
-        os.environ["CRMKIT_CONFIG"] = str(Path(folder) / "config")
-        os.environ.pop("CRMKIT_IDENTITY", None)
-        try:
-            return _measure(Path(folder) / "keys")
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    with scratch() as folder:
+        return _measure(folder / "keys")
 
 
 def _measure(folder: Path) -> dict[str, Any]:

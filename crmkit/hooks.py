@@ -52,7 +52,6 @@ def crm_record_types() -> Iterable[type[Record]]:
 
     Added in 0.1.
     """
-    raise NotImplementedError  # never called: pluggy calls the implementations
 
 
 @hookspec
@@ -76,7 +75,6 @@ def crm_views() -> Iterable[View]:
 
     Added in 0.1.
     """
-    raise NotImplementedError  # as above
 
 
 @hookspec
@@ -100,7 +98,6 @@ def crm_analyses() -> Iterable[Analysis]:
 
     Added in 0.1.
     """
-    raise NotImplementedError  # as above
 
 
 # --------------------------------------------------------------------------- before a commit
@@ -132,7 +129,6 @@ def crm_before_commit(crm: CRM, changes: tuple[Change, ...]) -> Iterable[Change]
 
     Added in 0.1.
     """
-    raise NotImplementedError  # as above
 
 
 # --------------------------------------------------------------------------- questions
@@ -164,4 +160,3 @@ def crm_timeline(crm: CRM, customer: Customer) -> Iterable[Entry]:
 
     Added in 0.1.
     """
-    raise NotImplementedError  # as above
