@@ -31,7 +31,7 @@ RIGHT = ("money", "decimal", "integer")
 LEAST = {
     "text": 120,
     "email": 170,
-    "phone": 130,
+    "phone": 140,
     "country": 130,
     "reference": 140,
     "money": 100,

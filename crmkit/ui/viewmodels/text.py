@@ -54,6 +54,8 @@ def present(spec: FieldSpec, value: Any, look_up: LookUp | None = None) -> str:
     match spec.kind:
         case "country":
             return country().get(value, str(value))
+        case "phone":
+            return phone(value)
         case "choice":
             return words(str(value))
         case "reference":
@@ -75,6 +77,17 @@ def present(spec: FieldSpec, value: Any, look_up: LookUp | None = None) -> str:
 def instant(value: datetime) -> str:
     """Return an instant to the minute, in UTC; the browser turns those of a timeline into local time itself."""
     return value.strftime("%Y-%m-%d %H:%M")
+
+
+def phone(value: str) -> str:
+    """Return a phone number in groups, as it is dialled from abroad; it is stored without blanks."""
+    import phonenumbers  # heavy, and needed only where a number is shown
+
+    try:
+        number = phonenumbers.parse(value)
+    except phonenumbers.NumberParseException:
+        return value
+    return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.INTERNATIONAL))
 
 
 def typed(spec: FieldSpec, value: Any) -> Any:
