@@ -15,7 +15,6 @@ from crmkit.ui.compose import box, compose
 from crmkit.ui.figures import show_figure
 from crmkit.ui.screen import Screen
 from crmkit.ui.viewmodels.form import FormModel
-from crmkit.ui.viewmodels.text import words
 from crmkit.ui.widgets.base import close_tree
 from crmkit.ui.widgets.form import Form
 from crmkit.ui.widgets.head import Head
@@ -53,7 +52,6 @@ def grid(crm: Any, type: str, where: Condition | None = None, order: str | None 
 
 
 def show(result: Result) -> ipywidgets.Widget:
-    """Return what an analysis found: its words, its figures, its chart."""
-    facts = [(words(name), str(value)) for name, value in result.metrics.items()]
-    head = Head({"title": result.analysis.title, "text": result.explain(), "facts": facts})
+    """Return what an analysis found: its words and its chart."""
+    head = Head({"title": result.analysis.title, "text": result.explain()})
     return box([head, show_figure(result.figure())], "crm-stack")
