@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from crmkit.codec import TAGS
 from crmkit.errors import Invalid
 from crmkit.query import And, Compare, Condition, Exists, Has, In, Not, Or, Order
-from crmkit.records import KEPT_BY_CRMKIT, FieldSpec, Record, adapter, info, invalid
+from crmkit.records import Record
+from crmkit.schema import KEPT_BY_CRMKIT, FieldSpec, adapter, info, invalid
 
 MANY = {"texts", "choices", "references", "parts"}
 RAW = ("startswith", "contains")  # these compare text as it is typed

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from crmkit.fields import Secret, mask
-from crmkit.records import Record, RecordInfo, info
+from crmkit.records import Record
+from crmkit.schema import RecordInfo, info
 from crmkit.store.base import Doc
 from crmkit.vault import Vault
 

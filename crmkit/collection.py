@@ -11,7 +11,8 @@ from crmkit.commits import Commit, Committer
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Conflict, Invalid, NotFound
 from crmkit.query import Condition, Find, In, Page, parse_order, shown
-from crmkit.records import Record, RecordInfo, info
+from crmkit.records import Record
+from crmkit.schema import RecordInfo, info
 from crmkit.search import search_words
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from crmkit.contributions import Change
 from crmkit.drafts import Draft, Drafter, references
 from crmkit.errors import Conflict, Invalid
-from crmkit.records import info, new_id, now
+from crmkit.records import new_id, now
+from crmkit.schema import info
 from crmkit.store.base import Requirement
 from crmkit.values import instant_text
 

@@ -23,8 +23,9 @@ from crmkit.errors import Conflict, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.profile import Profile, read_profile
 from crmkit.query import Condition, Page
-from crmkit.records import Customer, Record, adapter, info
+from crmkit.records import Customer, Record
 from crmkit.registry import DEFAULT_PLUGINS, PluginTable, Registry, asking_plugin
+from crmkit.schema import adapter, info
 from crmkit.search import search_text
 from crmkit.store.base import Change
 from crmkit.store.tiny import TinyStore

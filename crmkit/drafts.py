@@ -12,7 +12,8 @@ from crmkit.codec import REMOVED, RecordCodec
 from crmkit.contributions import Change
 from crmkit.errors import Invalid
 from crmkit.fields import Secret
-from crmkit.records import KEPT_BY_CRMKIT, FieldSpec, Record, adapter, has_bad_text, info, invalid, now
+from crmkit.records import Record, has_bad_text, now
+from crmkit.schema import KEPT_BY_CRMKIT, FieldSpec, adapter, info, invalid
 from crmkit.store.base import NEW, Delete, Doc, Put
 from crmkit.values import instant_text
 

@@ -26,7 +26,7 @@ import pluggy
 from crmkit import hooks
 from crmkit.contributions import Failure
 from crmkit.errors import CrmError, Invalid
-from crmkit.records import info
+from crmkit.schema import info
 
 DEFAULT_PLUGINS = (
     "crmkit.plugins.operational.catalog",

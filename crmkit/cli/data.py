@@ -10,7 +10,7 @@ from crmkit.cli.shared import AsJson, Workspace, open_crm, printable, say, say_j
 
 if TYPE_CHECKING:
     from crmkit import Record
-    from crmkit.records import RecordInfo
+    from crmkit.schema import RecordInfo
 
 CUSTOMER_COLUMNS = ("number", "name", "email", "phone", "city", "country")
 NO_COLUMN = ("parts", "references", "reference", "long_text", "other")  # kinds that say little in a narrow column

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from crmkit.errors import ImportProblem
-from crmkit.records import FieldSpec, RecordInfo
+from crmkit.schema import FieldSpec, RecordInfo
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "birthday": ("birth date", "date of birth", "dob"),

@@ -7,7 +7,8 @@ from typing import Any
 import ipywidgets
 
 from crmkit.contributions import Page, Table
-from crmkit.records import Record, info
+from crmkit.records import Record
+from crmkit.schema import info
 from crmkit.ui.card import Card
 from crmkit.ui.compose import box, compose, safely
 from crmkit.ui.screen import Screen, refresh_tree

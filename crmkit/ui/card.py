@@ -7,7 +7,8 @@ from typing import Any
 
 import ipywidgets
 
-from crmkit.records import Record, info
+from crmkit.records import Record
+from crmkit.schema import info
 from crmkit.ui.compose import Box, box, compose, safely
 from crmkit.ui.screen import refresh_tree
 from crmkit.ui.viewmodels.card import CardModel

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 
 from crmkit.errors import Refused
 from crmkit.fields import MASK, Personal, Reference, Secret, Sensitive, field_class, marks, mask
-from crmkit.records import Customer, Record, info
+from crmkit.records import Customer, Record
+from crmkit.schema import info
 from crmkit.values import Email, Iban
 
 IBAN = "GB33BUKB20201555555555"

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from crmkit.errors import Invalid
 from crmkit.fields import Personal, Reference
-from crmkit.records import ContactPoint, Customer, Record, has_bad_text, info, invalid, new_id
+from crmkit.records import ContactPoint, Customer, Record, has_bad_text, new_id
+from crmkit.schema import info, invalid
 from crmkit.values import Money
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from crmkit.records import Customer, adapter
+from crmkit.records import Customer
+from crmkit.schema import adapter
 from crmkit.values import (
     CardNumber,
     Country,

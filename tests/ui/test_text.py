@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crmkit
-from crmkit.records import FieldSpec
+from crmkit.schema import FieldSpec
 from crmkit.ui.viewmodels.card import CardModel, initials
 from crmkit.ui.viewmodels.secret import SecretModel
 from crmkit.ui.viewmodels.text import present, title, typed, untyped

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from crmkit.records import Record, info
+from crmkit.records import Record
+from crmkit.schema import info
 from crmkit.ui.viewmodels.text import present, title
 
 CHIPS = ("kind", "stage", "roles", "tags")

@@ -11,7 +11,8 @@ from typing import Any
 
 from crmkit.errors import Conflict, Invalid
 from crmkit.fields import Reference
-from crmkit.records import FieldSpec, Record
+from crmkit.records import Record
+from crmkit.schema import FieldSpec
 from crmkit.ui.viewmodels.text import country, detail, title, typed, untyped, words
 
 SUGGESTIONS = 8

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from crmkit.query import Condition
-from crmkit.records import FieldSpec, Record
+from crmkit.records import Record
+from crmkit.schema import FieldSpec
 from crmkit.ui.viewmodels.text import counted, present, title
 
 WINDOW_LIMIT = 500  # rows in one answer, whatever the view asks for

@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any
 
 from crmkit.fields import Secret
-from crmkit.records import FieldSpec, Record, RecordInfo, info
+from crmkit.records import Record
+from crmkit.schema import FieldSpec, RecordInfo, info
 from crmkit.values import Money, country_names
 
 TITLES = ("name", "title", "subject", "number")  # the first of these that a record has is what people call it

@@ -1,0 +1,210 @@
+"""What is known of a record type: its fields, their kinds and classes, and their validators one by one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from crmkit.errors import Invalid
+from crmkit.fields import FieldClass, Kind, Reference, Searchable, Unique, field_class, marks
+from crmkit.values import Money
+
+KEPT_BY_CRMKIT = ("id", "rev", "created_at", "updated_at")
+
+
+@dataclass(frozen=True)
+class FieldSpec:
+    """What is known of one field: enough for a form, a grid, an import, a query and the vault.
+
+    Attributes:
+        name: The name in Python.
+        label: What people read.
+        help: One sentence, or empty.
+        klass: plain, personal or sensitive.
+        kind: What the value is: text, long_text, code, email, phone, country, iban, card, tax_id, money, decimal,
+            integer, boolean, date, instant, choice, choices, texts, reference, parts (nested rows) or other.
+        required: There is no default.
+        choices: The allowed words of a choice.
+        target: The record type that a reference names.
+        unique: No two records may share a value.
+        searchable: A sensitive field that exact matches are kept for.
+        section: The heading of the form that the field stands under.
+        parts: The fields of a nested row.
+    """
+
+    name: str
+    label: str
+    help: str
+    klass: FieldClass
+    kind: str
+    required: bool
+    choices: tuple[str, ...] = ()
+    target: str | None = None
+    unique: bool = False
+    searchable: bool = False
+    section: str = ""
+    parts: tuple[FieldSpec, ...] = ()
+
+
+@dataclass(frozen=True)
+class RecordInfo:
+    """What is known of a record type.
+
+    Attributes:
+        type: Its name, ``"deal"``.
+        plural: The name of its collection, ``"deals"``.
+        subject: The reference to the customer whose key seals the record; None where it is its own subject.
+        title: Its name for people, ``"Deal"``.
+        fields: Its fields by name, without those that crmkit keeps itself.
+    """
+
+    type: str
+    plural: str
+    subject: str | None
+    title: str
+    fields: Mapping[str, FieldSpec]
+
+    def nearest(self, name: str) -> str:
+        """Return a hint at the field that a wrong name probably means, or an empty text."""
+        close = difflib.get_close_matches(name, [*self.fields, *KEPT_BY_CRMKIT], n=1)
+        return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """The keywords of a record type's class statement."""
+
+    type: str
+    plural: str
+    subject: str | None
+
+
+@cache
+def info(record_type: type[BaseModel]) -> RecordInfo:
+    """Return what is known of a record type; computed once, when its references can be resolved."""
+    declared: Declared = getattr(record_type, "__info__", Declared(record_type.__name__.lower(), "", None))
+    fields = {
+        name: _spec(name, field) for name, field in record_type.model_fields.items() if name not in KEPT_BY_CRMKIT
+    }
+    title = declared.type.replace("_", " ").capitalize()
+    return RecordInfo(declared.type, declared.plural, declared.subject, title, fields)
+
+
+@cache
+def adapter(record_type: type[BaseModel], field: str) -> TypeAdapter[Any]:
+    """Return the validator of one field alone, for changed fields and for values in queries."""
+    spec = record_type.model_fields[field]
+    annotation: Any = Annotated[(spec.annotation, *spec.metadata)] if spec.metadata else spec.annotation
+    return TypeAdapter(annotation)
+
+
+def _spec(name: str, field: FieldInfo) -> FieldSpec:
+    found = [*field.metadata, *marks(field.annotation)]
+    inner, many = _inner(field.annotation)
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return FieldSpec(
+        name=name,
+        label=field.title or name.replace("_", " ").capitalize(),
+        help=field.description or "",
+        klass=field_class(found),
+        kind=_kind(inner, many, found),
+        required=field.default is PydanticUndefined and field.default_factory is None,
+        choices=tuple(str(word) for word in get_args(inner)) if get_origin(inner) is Literal else (),
+        target=_target(inner),
+        unique=any(isinstance(mark, Unique) for mark in found),
+        searchable=any(isinstance(mark, Searchable) for mark in found),
+        section=str(extra.get("section", "")),
+        parts=tuple(info(inner).fields.values()) if _is_model(inner) else (),
+    )
+
+
+def _inner(annotation: Any) -> tuple[Any, bool]:
+    """Return the type inside ``| None``, Annotated, Secret and tuple, and whether there was a tuple."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated or (origin is not None and origin.__name__ == "Secret"):
+        return _inner(args[0])
+    if origin in (Union, UnionType):
+        rest = [arg for arg in args if arg is not NoneType]
+        return _inner(rest[0]) if len(rest) == 1 else (annotation, False)
+    if origin is tuple:
+        return _inner(args[0])[0], True
+    return annotation, False
+
+
+def _is_model(inner: Any) -> bool:
+    return isinstance(inner, type) and issubclass(inner, BaseModel)
+
+
+def _target(inner: Any) -> str | None:
+    if get_origin(inner) is not Reference:
+        return None
+    named = get_args(inner)[0]
+    if isinstance(named, TypeVar):
+        return None
+    declared: Declared | None = getattr(named, "__info__", None)
+    if declared is not None:  # not info(named): a type may refer to itself
+        return declared.type
+    return str(getattr(named, "__forward_arg__", named)).lower()
+
+
+PYTHON_KINDS: dict[Any, str] = {
+    str: "text",
+    int: "integer",
+    bool: "boolean",
+    Decimal: "decimal",
+    float: "number",
+    date: "date",
+    datetime: "instant",
+    Money: "money",
+}
+
+
+def _kind(inner: Any, many: bool, found: list[Any]) -> str:
+    if _is_model(inner):
+        return "parts"
+    if get_origin(inner) is Literal:
+        return "choices" if many else "choice"
+    if get_origin(inner) is Reference:
+        return "references" if many else "reference"
+    if many:
+        return "texts" if inner is str else "other"
+    named = [mark.name for mark in found if isinstance(mark, Kind)]
+    return named[0] if named else PYTHON_KINDS.get(inner, "other")
+
+
+# --------------------------------------------------------------------------- errors
+
+
+def invalid(error: ValidationError, record_type: type[BaseModel]) -> Invalid:
+    """Return pydantic's errors as one `Invalid`, by field and without any input."""
+    known = info(record_type)
+    problems: dict[str, str] = {}
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        path = ".".join(str(part) for part in problem["loc"]) or known.type
+        text = _words(problem["type"], problem["msg"])
+        if problem["type"] == "extra_forbidden":
+            text += f" of {known.type}{known.nearest(path)}"
+        problems.setdefault(path, text)
+    return Invalid(problems, known.type)
+
+
+def _words(kind: str, message: str) -> str:
+    match kind:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is not a field"
+        case "value_error":
+            return message.removeprefix("Value error, ")
+        case _:
+            return message.replace("Input should be", "must be")
