@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,6 +51,8 @@ def run_lab(folder: Path, *, browser: bool, port: int | None = None) -> None:
     """Start JupyterLab and return when it has ended."""
     from crmkit.ui.lab import launch
 
+    for asked_to_end in (signal.SIGTERM, signal.SIGHUP):  # the server must not outlive the command that started it
+        signal.signal(asked_to_end, _end)
     say(f"starting JupyterLab on {folder}")
     with launch(folder, browser=browser, port=port) as running:
         address = running.url if browser else f"{running.url}&token={running.token}"
@@ -57,6 +61,10 @@ def run_lab(folder: Path, *, browser: bool, port: int | None = None) -> None:
             running.wait()
         except KeyboardInterrupt:
             say("JupyterLab has ended; everything was saved as you went")
+
+
+def _end(number: int, frame: FrameType | None) -> None:  # the signature of a signal handler
+    raise SystemExit(128 + number)
 
 
 def doctor(workspace: Workspace = None, as_json: AsJson = False) -> None:

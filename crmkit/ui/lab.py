@@ -7,6 +7,7 @@ that kernel, put the outputs into the file, sign it as trusted, and only then le
 from __future__ import annotations
 
 import contextlib
+import getpass
 import html
 import importlib
 import json
@@ -197,7 +198,7 @@ def launch(
     place_notebooks(workspace)
     if not (workspace / "notebooks" / notebook).is_file():
         raise NotFound(f"no notebook {notebook} in {workspace / 'notebooks'}")
-    lab = Lab(workspace, notebook, port, options)
+    lab = Lab(workspace, _own(workspace / "notebooks", notebook), port, options)
     try:
         lab.await_server()
         lab.run_notebook()
@@ -225,6 +226,20 @@ def place_notebooks(workspace: Path) -> None:
     for name, source in SHIPPED.items():
         if not (folder / name).exists():
             shutil.copyfile(shipped_notebooks() / (source or name), folder / name)
+
+
+def _own(folder: Path, name: str) -> str:
+    """Return the name of this user's notebook: starting writes into it, and a colleague may have it open.
+
+    A notebook that another system user made is left to that user; a copy as shipped takes its place.
+    """
+    path = folder / name
+    if name not in SHIPPED or path.stat().st_uid == os.getuid():
+        return name
+    own = path.with_stem(f"{path.stem}-{getpass.getuser()}")
+    if not own.exists():
+        shutil.copyfile(shipped_notebooks() / (SHIPPED[name] or name), own)
+    return own.name
 
 
 def shipped_notebooks() -> Path:
