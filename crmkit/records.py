@@ -22,7 +22,6 @@ from pydantic import (
     ValidationInfo,
     model_validator,
 )
-from ulid import ULID
 
 from crmkit.fields import Personal, Reference, Searchable, Sensitive, Unique
 from crmkit.schema import Declared
@@ -31,6 +30,8 @@ from crmkit.values import CardNumber, Code, Country, Email, Iban, Instant, LongT
 
 def new_id() -> str:
     """Return a new record id: a ULID, so that ids sort by the time they were made."""
+    from ulid import ULID  # imports package metadata, which `import crmkit` can do without
+
     return str(ULID())
 
 
