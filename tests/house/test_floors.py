@@ -40,6 +40,8 @@ def test_the_floors_hold(root: Path) -> None:
         ("crmkit/values.py", "def f() -> None:\n    import crmkit.records"),
         ("crmkit/store/__init__.py", "import crmkit.vault"),
         ("crmkit/registry.py", "import crmkit"),
+        ("crmkit/store/tiny.py", "def f() -> None:\n    from crmkit import F"),
+        ("crmkit/opening.py", "import crmkit"),
         ("crmkit/collection.py", "import crmkit.crm"),
         ("crmkit/ui/__init__.py", "import crmkit.plugins"),
         ("crmkit/plugins/__init__.py", "import crmkit.ui"),
@@ -51,6 +53,14 @@ def test_a_planted_breach_is_found(copy: Path, path: str, line: str) -> None:
     with (copy / path).open("a") as file:
         file.write(f"\n{line}\n")
     assert lint(copy).returncode != 0
+
+
+def test_the_facade_is_found_below_itself_by_a_contract_of_its_own(copy: Path) -> None:
+    with (copy / "crmkit" / "registry.py").open("a") as file:
+        file.write("\nimport crmkit\n")
+    told = lint(copy).stdout
+    assert "Nothing below the facade imports it BROKEN" in told
+    assert "1 broken" in told  # the control: without that contract nobody would have said a word
 
 
 def test_floors_0_to_4_pass_their_tests_without_plugins_and_screens(copy: Path) -> None:
