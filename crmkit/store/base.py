@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from crmkit.errors import CrmError
 from crmkit.query import Condition, Find, Page
 
 Doc = dict[str, Any]
@@ -28,9 +29,7 @@ ANY = -1
 class Put:
     """Write a document; the store sets its ``"rev"`` to one more than that of the document it replaces.
 
-    A new document keeps the ``"rev"`` that it has (one that was removed and comes back goes on counting), or gets 1.
-
-    A new document keeps the ``"rev"`` that it brings, so that one which comes back goes on counting.
+    A new document keeps the ``"rev"`` that it brings (one that was removed and comes back goes on counting), or gets 1.
 
     Attributes:
         expect: The revision that must be stored now, or `NEW`, or `ANY`.
@@ -105,6 +104,11 @@ class PlainCodec:
         return doc
 
 
+def closed() -> CrmError:
+    """Return the error of whoever uses a store that was closed."""
+    return CrmError("the workspace is closed; open it again")
+
+
 class Store(ABC):
     """Documents in collections, changed by durable commits; every read sees all commits acknowledged before it.
 
@@ -151,6 +155,9 @@ class Store(ABC):
 
         First come texts that start with the first word, then those in which a word starts with it, then the
         rest; each group in text order. Case matters: fold the words as the text was folded.
+
+        Raises:
+            Invalid: The limit is not allowed.
         """
 
     @abstractmethod
@@ -170,7 +177,8 @@ class Store(ABC):
         Raises:
             Conflict: A document is not at the expected revision; nothing was written.
             NotFound: A document to delete is not there; nothing was written.
-            Invalid: A unique value is taken, or a required document is missing; nothing was written.
+            Invalid: A document is not JSON with a text as id, a unique value is taken, or a required document is
+                missing; nothing was written.
             StoreBusy: Another process kept the lock for too long; nothing was written.
         """
 
@@ -196,4 +204,8 @@ class Store(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release files; the store cannot be used afterwards."""
+        """Release files and forget every document; closing twice does no harm.
+
+        Any other use of the store afterwards raises `CrmError`: "the workspace is closed". What was read before
+        stays with whoever holds it.
+        """

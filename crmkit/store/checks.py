@@ -8,8 +8,6 @@ from typing import Any
 from crmkit.errors import Conflict, Invalid, NotFound
 from crmkit.store.base import ANY, NEW, Delete, Doc, Put, Requirement
 from crmkit.store.documents import Documents
-from crmkit.store.evaluate import reader
-from crmkit.store.indexes import hash_key
 
 Place = tuple[str, str]
 """A collection and an id."""
@@ -39,18 +37,18 @@ class Outcome:
         for (collection, id), doc in self._after.items():
             if doc is None:
                 continue
-            problems = {}
-            for path in self._collections[collection].unique:
-                value = reader(path)(doc)
-                first = taken.setdefault((collection, path, hash_key(value)), id)
-                if hash_key(value) is not None and (first != id or self._is_held(collection, path, value)):
-                    problems[path] = f"already taken by another record of {collection}"
+            documents, problems = self._collections[collection], {}
+            for path in documents.unique:
+                index = documents.by_value(path)
+                for key in index.keys(doc):
+                    first = taken.setdefault((collection, path, key), id)
+                    if first != id or self._has_others(collection, index.holders(key)):
+                        problems[path] = f"already taken by another record of {collection}"
             if problems:
                 raise Invalid(problems, f"{collection} {id}")
 
-    def _is_held(self, collection: str, path: str, value: object) -> bool:
-        """Return whether a document that these writes do not touch has the value."""
-        holders = self._collections[collection].by_value(path).ids(value)
+    def _has_others(self, collection: str, holders: set[str]) -> bool:
+        """Return whether one of the holders of a value is a document that these writes do not touch."""
         return any((collection, holder) not in self._after for holder in holders)
 
     def _get(self, collection: str, id: str) -> Doc | None:
@@ -60,10 +58,15 @@ class Outcome:
         return known.by_id.get(id) if known else None
 
     def _put(self, write: Put) -> Put:
-        id = write.doc["id"]
+        id = write.doc.get("id")
+        if not isinstance(write.collection, str) or not isinstance(id, str):
+            raise Invalid({"id": "must be text, and so must the name of the collection"})
         current = self._get(write.collection, id)
         _check_revision(write.collection, id, write.expect, current)
-        doc = {**write.doc, "rev": current["rev"] + 1 if current else write.doc.get("rev", 1)}
+        rev = current["rev"] + 1 if current else write.doc.get("rev", 1)
+        if type(rev) is not int or rev < 1:
+            raise Invalid({"rev": "must be a whole number from 1"}, f"{write.collection} {id}")
+        doc = {**write.doc, "rev": rev}
         self._after[write.collection, id] = doc
         return Put(write.collection, doc, write.expect)
 

@@ -35,12 +35,10 @@ class Documents:
 
     def settle(self, documents: dict[str, Doc], unique: Sequence[str], text: Callable[[Doc], str] | None) -> None:
         """Take documents in their memory form, and the settings of a registration."""
-        self._indexes.clear()
-        self.by_id.clear()
-        self.by_id.update(documents)
+        self.drop_indexes()
         self.unique = tuple(unique)
         self._text = text or _no_text
-        self.is_registered = True
+        self.by_id, self.is_registered = documents, True
 
     def put(self, doc: Doc) -> None:
         """Take in a new or changed document."""
@@ -55,6 +53,10 @@ class Documents:
         for index in self._indexes.values():
             index.replace(old, None)
         self.by_id.pop(id, None)
+
+    def drop_indexes(self) -> None:
+        """Forget the indexes; each is built again when it is needed."""
+        self._indexes.clear()
 
     def by_value(self, path: str) -> HashIndex:
         """Return the index of the values at a path."""

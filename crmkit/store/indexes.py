@@ -1,8 +1,4 @@
-"""Indexes over the documents of one collection, kept up to date one document at a time.
-
-Taking in the same change twice leaves an index as it was: a commit whose application was interrupted is
-simply applied again.
-"""
+"""Indexes over the documents of one collection, kept up to date one document at a time."""
 
 from __future__ import annotations
 
@@ -44,12 +40,18 @@ class HashIndex:
 
     def ids(self, value: object) -> set[str]:
         """Return the ids of the documents with this value; the set is the index's own."""
-        return self._ids.get(hash_key(value)) or set()
+        return self.holders(hash_key(value))
+
+    def holders(self, key: Any) -> set[str]:
+        """Return the ids of the documents under this key; the set is the index's own."""
+        return self._ids.get(key) or set()
 
     def replace(self, old: Doc | None, new: Doc | None) -> None:
         """Take in a change."""
         before = self.keys(old) if old is not None else set()
         after = self.keys(new) if new is not None else set()
+        if before == after:
+            return
         if old is not None:
             for key in before - after:
                 self._discard(key, old["id"])
@@ -101,6 +103,15 @@ class SortedKeys:
             return
         chunk.insert(place, key)
         self._changed(number)
+
+    def exchange(self, old: Key | None, new: Key | None) -> None:
+        """Put one key in the place of another; None stands for no key."""
+        if old == new:
+            return
+        if old is not None:
+            self.discard(old)
+        if new is not None:
+            self.add(new)
 
     def discard(self, key: Key) -> None:
         """Take a key out, if it is there."""
@@ -167,10 +178,7 @@ class SortedIndex:
         """Take in a change."""
         before = self.key(old) if old is not None else None
         after = self.key(new) if new is not None else None
-        if before is not None and before != after:
-            self.keys.discard(before)
-        if after is not None:
-            self.keys.add(after)
+        self.keys.exchange(before, after)
 
 
 def key_reader(paths: Sequence[str]) -> Callable[[Mapping[str, Any]], Key]:
@@ -199,16 +207,16 @@ class TextIndex:
 
     def __init__(self, text: Callable[[Doc], str], documents: Iterable[Doc]) -> None:
         self._text = text
-        self._keys = SortedKeys(map(self._key, documents))
+        self._known = {document["id"]: self._key(document) for document in documents}  # deriving a text takes time
+        self._keys = SortedKeys(self._known.values())
 
     def replace(self, old: Doc | None, new: Doc | None) -> None:
         """Take in a change."""
-        before = self._key(old) if old is not None else None
+        before = self._known.pop(old["id"], None) if old is not None else None
         after = self._key(new) if new is not None else None
-        if before is not None and before != after:
-            self._keys.discard(before)
         if after is not None:
-            self._keys.add(after)
+            self._known[after[-1]] = after
+        self._keys.exchange(before, after)
 
     def match(self, words: Sequence[str], limit: int) -> list[str]:
         """Return the ids of the best texts that hold every word."""

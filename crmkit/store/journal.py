@@ -19,10 +19,23 @@ from typing import Any, NamedTuple
 
 from crmkit import durable
 from crmkit.errors import CrmError, Damaged, Invalid
+from crmkit.store.base import closed
 
 Operation = list[Any]
 _FRAME_START = re.compile(rb"[0-9a-f]{8} \[")
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+class Place(NamedTuple):
+    """How far a journal has been taken in; both change together, in one assignment.
+
+    Attributes:
+        position: Bytes taken in; all of them are known to be on disk.
+        next_seq: The number of the next frame.
+    """
+
+    position: int
+    next_seq: int
 
 
 class Frame(NamedTuple):
@@ -39,39 +52,65 @@ def encode(seq: int, operations: list[Operation]) -> bytes:
     Raises:
         Invalid: A value cannot be written as JSON.
     """
+    return _encoded(seq, operations)[0]
+
+
+def _encoded(seq: int, operations: list[Operation]) -> tuple[bytes, list[Operation]]:
+    """Return a commit as one line, and its operations as whoever reads that line will get them."""
     try:
-        return durable.frame(_encode([seq, operations]).encode())
-    except (TypeError, ValueError) as error:
+        text = _as_json([seq, operations])
+        return durable.frame(text.encode()), json.loads(text)[1]
+    except (TypeError, ValueError, RecursionError) as error:
         reason = "text holds half of a surrogate pair" if isinstance(error, UnicodeError) else str(error)
         raise Invalid({"document": f"only JSON values can be stored ({reason})"}) from None
 
 
 def decode(line: bytes) -> Frame | None:
-    """Return the frame of a line, or None where the line is unsound."""
+    """Return the frame of a line, or None where the line is not one that `encode` makes."""
     payload = durable.unframe(line)
     if payload is None:
         return None
     try:
-        seq, operations = json.loads(payload.decode())
-    except (ValueError, TypeError):
-        return None
-    return Frame(seq, operations, len(line))
+        match json.loads(payload.decode()):
+            case [int(seq), list(operations)] if all(map(_is_operation, operations)):
+                return Frame(seq, operations, len(line))
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _is_operation(value: object) -> bool:
+    match value:
+        case ["m", dict()] | ["d", str(), str()]:
+            return True
+        case ["p", str(), str(id), dict(doc)]:
+            return _is_document(doc) and doc["id"] == id
+        case ["b", str(), list(docs)]:
+            return all(map(_is_document, docs))
+    return False
+
+
+def _is_document(value: Any) -> bool:
+    return type(value) is dict and type(value.get("id")) is str and type(value.get("rev")) is int
 
 
 class Journal:
-    """An open journal, and how far its frames have been taken in.
+    """An open journal.
 
     Attributes:
-        position: Bytes taken in; all of them are known to be on disk.
-        next_seq: The number of the next frame.
+        place: How far its frames have been taken in.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.position = 0
-        self.next_seq = 0
+        self.place = Place(0, 0)
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._failure: str | None = None
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest commit that was taken in."""
+        return self.place.next_seq - 1
 
     def has_grown(self) -> bool:
         """Return whether there is more than was taken in.
@@ -79,10 +118,10 @@ class Journal:
         Raises:
             Damaged: The file was cut short or removed by somebody else.
         """
+        self.check_open()
         if self._failure is not None:
             return False  # what the system could not sync must not be shown
-        self.check_writable()
-        position = self.position  # before the size: another thread may be moving both on
+        position = self.place.position  # before the size: another thread may be moving both on
         status = os.fstat(self._fd)
         if status.st_size < position or status.st_nlink == 0:
             raise Damaged(f"{self.path}: the journal was cut short, replaced or removed while it was open")
@@ -110,32 +149,36 @@ class Journal:
             CrmError: The system cannot write; the text says whether anything may have been saved.
         """
         self.check_writable()
-        line = encode(self.next_seq, operations)
+        position, seq = self.place
+        line, as_read = _encoded(seq, operations)
         try:
-            durable.write_at(self._fd, line, self.position)
+            durable.write_at(self._fd, line, position)
         except OSError as error:
-            if os.fstat(self._fd).st_size > self.position:
+            if os.fstat(self._fd).st_size > position:
                 raise self._fail(error) from error
             raise CrmError(f"{self.path}: nothing was saved ({error.strerror})") from error
-        return Frame(self.next_seq, json.loads(line[9:])[1], len(line))
+        return Frame(seq, as_read, len(line))
 
     def advance(self, frame: Frame) -> None:
         """Count a frame as taken in."""
-        self.position += frame.size
-        self.next_seq = frame.seq + 1
+        self.place = Place(self.place.position + frame.size, frame.seq + 1)
 
     def cut_tail(self) -> None:
         """Remove an append that did not finish; only under the lock, when everything sound was taken in."""
         if self.has_grown():
-            os.ftruncate(self._fd, self.position)
+            os.ftruncate(self._fd, self.place.position)
             self._sync()
+
+    def check_open(self) -> None:
+        """Raise `CrmError` after `close`."""
+        if self._fd < 0:
+            raise closed()
 
     def check_writable(self) -> None:
         """Raise `CrmError` after a failed sync: what is on disk is unknown until the file is opened again."""
+        self.check_open()
         if self._failure is not None:
             raise CrmError(f"{self.path}: read only until opened again, because {self._failure}")
-        if self._fd < 0:
-            raise CrmError(f"{self.path}: the store is closed")
 
     def first(self) -> Frame:
         """Return the first frame, which says what the journal is.
@@ -151,24 +194,25 @@ class Journal:
 
     def taken_in(self) -> Iterator[Frame]:
         """Yield the frames that were taken in before, reading them again."""
-        for line in io.BytesIO(os.pread(self._fd, self.position, 0)):
+        for number, line in enumerate(io.BytesIO(self._bytes(0, self.place.position)), 1):
             frame = decode(line)
             if frame is None:
-                raise Damaged(f"{self.path}: changed while it was open; run a check of the workspace")
+                raise Damaged(f"{self.path}, line {number}: changed while it was open; run a check of the workspace")
             yield frame
 
     def verify(self) -> list[str]:
         """Read all frames again and return the problems found; an unfinished append at the end is none."""
-        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        self.check_open()
+        data = self._bytes(0, os.fstat(self._fd).st_size)
         problems: list[str] = []
         start, before = 0, -1
         for number, line in enumerate(io.BytesIO(data), 1):
             frame = decode(line)
             if frame is None and not _is_unfinished(data[start:]):
                 problems.append(str(self._damaged(number)))
-            elif frame is not None and frame.seq <= before:
+            elif frame is not None and frame.seq != before + 1:
                 problems.append(f"{self.path}, line {number}: commit {frame.seq} comes after commit {before}")
-            start, before = start + len(line), frame.seq if frame else before
+            start, before = start + len(line), frame.seq if frame else before + 1
         return problems
 
     def close(self) -> None:
@@ -178,8 +222,8 @@ class Journal:
             self._fd = -1
 
     def _sound_frames(self) -> Iterator[Frame]:
-        data = os.pread(self._fd, os.fstat(self._fd).st_size - self.position, self.position)
-        seq, start = self.next_seq, 0
+        position, seq = self.place
+        data, start = self._bytes(position, os.fstat(self._fd).st_size), 0
         for line in io.BytesIO(data):
             frame = decode(line)
             if frame is None or frame.seq != seq:
@@ -188,6 +232,14 @@ class Journal:
                 raise self._damaged(seq + 1)
             yield frame
             seq, start = seq + 1, start + len(line)
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        """Return a part of the file; one read stops at 2 GiB."""
+        parts = []
+        while start < end and (part := os.pread(self._fd, end - start, start)):
+            parts.append(part)
+            start += len(part)
+        return b"".join(parts)
 
     def _damaged(self, line: int) -> Damaged:
         return Damaged(f"{self.path}, line {line}: not what crmkit wrote; restore this file from a backup")
@@ -207,8 +259,8 @@ class Journal:
 def _is_unfinished(tail: bytes) -> bool:
     """Return whether unsound bytes at the end can be one append that did not finish.
 
-    Such a tail has no newline but at its very end, and no sound frame inside.
+    Such a tail has no newline but at its very end, and no sound frame inside; nor is its checksum right.
     """
-    if b"\n" in tail[:-1]:
+    if b"\n" in tail[:-1] or durable.unframe(tail) is not None:
         return False
     return not any(durable.unframe(tail[found.start() :]) for found in _FRAME_START.finditer(tail, 1))

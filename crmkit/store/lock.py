@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crmkit.errors import StoreBusy
+from crmkit.store.base import closed
 
 if sys.platform != "win32":
     import fcntl
@@ -34,19 +35,22 @@ class WorkspaceLock:
 
         Raises:
             StoreBusy: Somebody else kept it for longer than the time limit.
+            CrmError: The lock was closed.
         """
         deadline = time.monotonic() + self._timeout
         if not self._thread.acquire(timeout=self._timeout):
             raise self._busy("another thread")
-        self._depth += 1
         try:
-            if self._depth == 1:
-                self._take(deadline)
-            yield self._depth == 1
-        finally:
-            self._depth -= 1
-            if self._depth == 0 and self._fd >= 0:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            self._depth += 1
+            try:
+                if self._depth == 1:
+                    self._take(deadline)
+                yield self._depth == 1
+            finally:
+                self._depth -= 1
+                if self._depth == 0 and self._fd >= 0:
+                    fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:  # of its own: an interrupt on the way out must not leave the thread lock behind
             self._thread.release()
 
     def close(self) -> None:
@@ -56,13 +60,14 @@ class WorkspaceLock:
             self._fd = -1
 
     def _take(self, deadline: float) -> None:
-        while True:
+        while self._fd >= 0:
             try:
                 return fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise self._busy("another process") from None
                 time.sleep(_PAUSE)
+        raise closed()
 
     def _busy(self, who: str) -> StoreBusy:
         return StoreBusy(f"{self._path}: {who} kept the workspace locked for {self._timeout:g} seconds; try again")

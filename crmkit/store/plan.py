@@ -31,21 +31,31 @@ class Candidates(NamedTuple):
 
 def find_page(documents: Documents, find: Find) -> Page[Mapping[str, Any]]:
     """Return the page that `find` asks for."""
-    if type(find.limit) is not int or find.limit < 1:
-        raise Invalid({"limit": "must be a whole number from 1"})
+    size = len(documents.by_id)
+    limit = at_most(find.limit, size)
     after = None if find.after is None else decode_cursor(find.after, find.order)
     accepts = predicate(find.where)
     candidates = candidates_for(documents, find.where)
-    size = len(documents.by_id)
-    if _is_uniform(find.order) and (candidates is None or _is_better_walked(candidates.size, size, find.limit)):
+    if _is_uniform(find.order) and (candidates is None or _is_better_walked(candidates.size, size, limit)):
         walked = _walk(documents, find.order, after)
-        page = list(islice((key for key in walked if accepts(documents.by_id[key[-1]])), find.limit + 1))
+        page = list(islice((key for key in walked if accepts(documents.by_id[key[-1]])), limit + 1))
     else:
         ids = documents.by_id if candidates is None else candidates.ids()
         docs = filter(accepts, map(documents.by_id.__getitem__, ids))
-        page = _sorted(docs, find, after)
-    following = encode_cursor(page[find.limit - 1], find.order) if len(page) > find.limit else None
-    return Page([documents.by_id[key[-1]] for key in page[: find.limit]], following)
+        page = _sorted(docs, find.order, limit, after)
+    following = encode_cursor(page[limit - 1], find.order) if len(page) > limit else None
+    return Page([documents.by_id[key[-1]] for key in page[:limit]], following)
+
+
+def at_most(limit: int, size: int) -> int:
+    """Return how many of `size` documents a limit lets through.
+
+    Raises:
+        Invalid: The limit is not allowed.
+    """
+    if type(limit) is not int or limit < 1:
+        raise Invalid({"limit": "must be a whole number from 1"})
+    return min(limit, size)
 
 
 def accepted_by(documents: Documents, where: Condition | None) -> list[Mapping[str, Any]]:
@@ -125,13 +135,13 @@ def _walk(documents: Documents, order: tuple[Order, ...], after: Key | None) -> 
     return keys.walk(() if after is None else (*after, ""))
 
 
-def _sorted(docs: Iterable[Mapping[str, Any]], find: Find, after: Key | None) -> list[Key]:
+def _sorted(docs: Iterable[Mapping[str, Any]], order: tuple[Order, ...], limit: int, after: Key | None) -> list[Key]:
     """Return the keys of the first documents after a place, and one more, by sorting all of them."""
-    key_of = key_reader([key.path for key in find.order])
-    place = _placer(find.order)
+    key_of = key_reader([key.path for key in order])
+    place = _placer(order)
     start = None if after is None else place(after)
     keys = (key for key in map(key_of, docs) if start is None or start < place(key))
-    return heapq.nsmallest(find.limit + 1, keys, key=place)
+    return heapq.nsmallest(limit + 1, keys, key=place)
 
 
 class _Reversed:

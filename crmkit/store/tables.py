@@ -1,7 +1,8 @@
 """The collections as real TinyDB tables, through the extension points that TinyDB offers.
 
 Reading methods of a table see the live memory of the store and return copies. Writing methods run against an
-overlay, and what they changed becomes one commit.
+overlay, and what they changed becomes one commit. Nothing in crmkit itself works this way: the tables are there
+for whoever asks ad-hoc questions in a notebook with the TinyDB that they know.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from crmkit.store.checks import Outcome
 from crmkit.store.documents import Documents
 from crmkit.store.journal import Frame, Journal, Operation, encode
 from crmkit.store.lock import WorkspaceLock
-from crmkit.store.plan import accepted_by, find_page
+from crmkit.store.plan import accepted_by, at_most, find_page
 from crmkit.store.tables import CrmDB, JournalTable
 
 FORMAT = 0
@@ -56,14 +57,16 @@ class TinyStore(Store):
         _check_platform()
         self._codec = codec
         self._memory = threading.RLock()  # guards everything that a frame changes when it is taken in
-        self._collections: defaultdict[str, Documents] = defaultdict(Documents)
-        self._feed: deque[_Entry] = deque()
-        self._feed_start = 0
-        with _opening(folder):
-            self._lock = WorkspaceLock(folder / "LOCK", timeout)
-            self._journal = Journal(folder / f"wal.{_generation(folder)}.jsonl")
-        self.workspace = _workspace_of(self._journal)
-        self._load()
+        self._forget()
+        with ExitStack() as on_failure:
+            with _opening(folder):
+                self._lock = WorkspaceLock(folder / "LOCK", timeout)
+                on_failure.callback(self._lock.close)
+                self._journal = Journal(folder / f"wal.{_generation(folder)}.jsonl")
+                on_failure.callback(self._journal.close)
+            self.workspace = _workspace_of(self._journal)
+            self._load()
+            on_failure.pop_all()
         self.db = CrmDB(self)
 
     @staticmethod
@@ -86,8 +89,7 @@ class TinyStore(Store):
         self, collection: str, *, unique: Sequence[str] = (), text: Callable[[Doc], str] | None = None
     ) -> None:
         """Make a collection known; a second call reads its documents from disk again."""
-        self._refresh()
-        with self._memory:
+        with self.reading():
             documents = self._collections[collection]
             on_disk = self._read_again(collection) if documents.is_registered else documents.by_id
             opened = {id: self._codec.open(collection, doc) for id, doc in on_disk.items()}
@@ -95,8 +97,9 @@ class TinyStore(Store):
 
     def get(self, collection: str, id: str) -> Mapping[str, Any] | None:
         """Return one document, or None."""
+        collections = self._collections  # before the check: `close` puts others in their place
         self._refresh()
-        documents = self._collections.get(collection)
+        documents = collections.get(collection)
         return documents.by_id.get(id) if documents else None
 
     def find(self, find: Find) -> Page[Mapping[str, Any]]:
@@ -119,7 +122,8 @@ class TinyStore(Store):
         """Return the best documents whose derived text holds every word."""
         with self.reading():
             documents = self._documents(collection)
-            return [documents.by_id[id] for id in documents.by_text().match(words, limit)]
+            most = at_most(limit, len(documents.by_id))
+            return [documents.by_id[id] for id in documents.by_text().match(words, most)]
 
     def commit(
         self, writes: Sequence[Put | Delete], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()
@@ -133,12 +137,12 @@ class TinyStore(Store):
             with self._memory:
                 if operations:
                     self._take_in(self._journal.append(operations))
-                return self._journal.next_seq - 1
+                return self._journal.seq
 
     def seq(self) -> int:
         """Return the sequence number of the newest commit."""
         self._refresh()
-        return self._journal.next_seq - 1
+        return self._journal.seq
 
     def changes(self, since: int) -> list[Change] | None:
         """Return what was changed after commit `since`; None where that is no longer in memory."""
@@ -157,7 +161,7 @@ class TinyStore(Store):
         """Hold the write lock; everything that others committed has been taken in when the block starts."""
         self._journal.check_writable()
         with self._lock.hold() as was_taken_now:
-            if was_taken_now:
+            if was_taken_now and self._journal.has_grown():
                 with self._memory:
                     self._catch_up()
                     self._journal.cut_tail()
@@ -165,14 +169,16 @@ class TinyStore(Store):
 
     def verify(self) -> list[str]:
         """Read every frame on disk again and return the problems found."""
+        self._journal.check_open()
         with self._lock.hold():
             return self._journal.verify()
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files and forget every document; see `Store.close`."""
         with self._memory:
             self._journal.close()
             self._lock.close()
+            self._forget()
 
     def table(self, name: str) -> JournalTable:
         """Return a collection as a TinyDB table; what it returns are copies."""
@@ -182,15 +188,22 @@ class TinyStore(Store):
 
     def tables(self) -> dict[str, dict[str, Doc]]:
         """Return the live documents by collection and id."""
-        self._refresh()
-        return {name: documents.by_id for name, documents in list(self._collections.items())}
+        with self.reading():
+            return {name: documents.by_id for name, documents in self._collections.items()}
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Keep the documents as they are, up to date, while the block runs."""
         self._refresh()
         with self._memory:
+            self._journal.check_open()
             yield
+
+    def _forget(self) -> None:
+        """Begin with nothing in memory."""
+        self._collections: defaultdict[str, Documents] = defaultdict(Documents)
+        self._feed: deque[_Entry] = deque()
+        self._feed_start = 0
 
     def _documents(self, collection: str) -> Documents:
         return self._collections.get(collection) or Documents()
@@ -216,7 +229,15 @@ class TinyStore(Store):
         self._journal.advance(frame)
 
     def _apply(self, frame: Frame) -> None:
-        """Change the memory as a frame says. Applying one twice does no harm, should an interrupt come between."""
+        """Change the memory as a frame says; one that an interrupt cut short is simply applied again."""
+        try:
+            self._apply_all(frame)
+        except BaseException:
+            for documents in self._collections.values():
+                documents.drop_indexes()  # they may hold half of it
+            raise
+
+    def _apply_all(self, frame: Frame) -> None:
         entries: list[_Entry] = []
         for operation in frame.operations:
             match operation:
@@ -254,7 +275,6 @@ class TinyStore(Store):
         try:
             self._refresh()
         finally:
-            gc.freeze()  # nor will most of it ever be: keep later collections short
             if was_enabled:
                 gc.enable()
 
@@ -280,8 +300,8 @@ def _check_platform() -> None:
 
 def _generation(folder: Path) -> int:
     text = (folder / "CURRENT").read_bytes()
-    if not text.strip().isdigit():
-        raise Damaged(f"{folder / 'CURRENT'}: holds no number")
+    if not re.fullmatch(rb"[1-9][0-9]{0,17}\n?", text):
+        raise Damaged(f"{folder / 'CURRENT'}, line 1: holds no number of a journal; restore this file from a backup")
     return int(text)
 
 

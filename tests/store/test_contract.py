@@ -97,12 +97,37 @@ def test_nothing_to_write_writes_nothing(store: Store) -> None:
     assert store.seq() == 0
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, float("nan"), "\ud800", b"bytes"])
+def _nested() -> list[object]:
+    nested: list[object] = []
+    for _ in range(5_000):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, float("nan"), "\ud800", b"bytes", _nested()], ids=type)
 def test_what_is_not_json_is_refused(open_store: Opener, value: object) -> None:
     store = open_store()
     with pytest.raises(Invalid, match="only JSON values"):
         store.commit([Put("customers", {"id": "a", "x": value}, NEW)], {})
     assert store.get("customers", "a") is None
+    assert open_store().seq() == 0
+
+
+@pytest.mark.parametrize(
+    ("collection", "doc", "field"),
+    [
+        ("customers", {}, "id"),
+        ("customers", {"id": 7}, "id"),
+        ("customers", {"id": ["a"]}, "id"),
+        (7, {"id": "a"}, "id"),
+        ("customers", {"id": "a", "rev": "1"}, "rev"),
+        ("customers", {"id": "a", "rev": 0}, "rev"),
+        ("customers", {"id": "a", "rev": True}, "rev"),
+    ],
+)
+def test_what_no_store_could_read_again_is_refused(open_store: Opener, collection: Any, doc: Any, field: str) -> None:
+    with pytest.raises(Invalid, match=f"{field}: must be"):
+        open_store().commit([Put(collection, doc, NEW)], {})
     assert open_store().seq() == 0
 
 
@@ -269,8 +294,22 @@ def test_a_cursor_of_another_order_is_invalid(store: Store, put: Any) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "9"])
 def test_a_bad_limit_is_invalid(store: Store, limit: Any) -> None:
-    with pytest.raises(Invalid, match="limit"):
-        store.find(Find("customers", limit=limit))
+    for use in (lambda: store.find(Find("customers", limit=limit)), lambda: store.match("customers", ["a"], limit)):
+        with pytest.raises(Invalid, match="limit: must be a whole number from 1"):
+            use()
+
+
+@pytest.mark.parametrize("limit", [2**63 - 1, 2**63, 10**30])
+def test_a_limit_beyond_all_documents_is_all_documents(store: Store, put: Any, limit: int) -> None:
+    for docs in ([], [{"id": id, "n": 1, "name": id} for id in "abc"]):
+        store.register("customers", text=lambda doc: doc["name"])
+        if docs:
+            put(store, *docs)
+        for order in ("n", "-n", ("n", "-name")):
+            for where in (None, F.n == 1, F.n >= 1):
+                page = store.find(Find("customers", where, parse_order(order), limit))
+                assert (sorted(doc["id"] for doc in page), page.next) == ([doc["id"] for doc in docs], None)
+        assert len(store.match("customers", [], limit)) == len(store.match("customers", ["a"], limit)) + 2 * bool(docs)
 
 
 @pytest.mark.parametrize("where", [F.a == None, F.a < [1], F.a.has({}), F.a.isin([None]), F.a == b"x"])  # noqa: E711
@@ -322,9 +361,35 @@ def test_the_lock_may_be_nested(store: Store, put: Any) -> None:
     assert store.verify() == []
 
 
-def test_a_closed_store_says_so(store: Store, put: Any) -> None:
+USES: dict[str, Callable[[Store], object]] = {
+    "register": lambda store: store.register("customers"),
+    "get": lambda store: store.get("customers", "a"),
+    "find": lambda store: store.find(Find("customers")),
+    "count": lambda store: store.count("customers"),
+    "scan": lambda store: store.scan("customers"),
+    "match": lambda store: store.match("customers", ["a"], 5),
+    "commit": lambda store: store.commit([Put("customers", {"id": "b"}, NEW)], {}),
+    "commit of nothing": lambda store: store.commit([], {}),
+    "seq": lambda store: store.seq(),
+    "changes": lambda store: store.changes(0),
+    "lock": lambda store: store.lock().__enter__(),
+    "verify": lambda store: store.verify(),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_closed_store_says_so(store: Store, put: Any, use: Callable[[Store], object]) -> None:
+    put(store, {"id": "a"})
     store.close()
     store.close()
-    for use in (store.seq, lambda: put(store, {"id": "a"}), lambda: store.get("customers", "a")):
-        with pytest.raises(CrmError, match="is closed"):
-            use()
+    with pytest.raises(CrmError, match="the workspace is closed") as error:
+        use(store)
+    assert type(error.value) is CrmError
+
+
+def test_what_was_read_before_closing_stays(store: Store, put: Any) -> None:
+    put(store, {"id": "a"}, {"id": "b"})
+    some, all_of_them, page = store.get("customers", "a"), store.scan("customers"), store.find(Find("customers"))
+    store.close()
+    assert some == page.records[0] == {"id": "a", "rev": 1}
+    assert len(list(all_of_them)) == 2

@@ -16,7 +16,8 @@ import pytest
 
 from crmkit import durable
 from crmkit.errors import CrmError, Damaged, Refused, Unsupported
-from crmkit.store import NEW, PlainCodec, Put, TinyStore
+from crmkit.query import F, Find, parse_order
+from crmkit.store import NEW, Delete, PlainCodec, Put, TinyStore
 from crmkit.store import journal as journal_module
 from crmkit.store.journal import Journal, encode
 
@@ -78,10 +79,12 @@ def test_a_folder_in_place_of_a_file(folder: Path, open_tiny: Opener, name: str)
         open_tiny()
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"seven\n", b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"seven\n", b"\xff", b"9" * 5_000, b"0\n", b"1 2\n", b"1\n\0"], ids=len
+)
 def test_a_current_file_without_a_number(folder: Path, open_tiny: Opener, content: bytes) -> None:
     (folder / "CURRENT").write_bytes(content)
-    with pytest.raises(Damaged, match="CURRENT: holds no number"):
+    with pytest.raises(Damaged, match="CURRENT, line 1: holds no number"):
         open_tiny()
 
 
@@ -92,6 +95,18 @@ def test_a_first_line_that_is_not_ours(wal: Path, open_tiny: Opener, content: by
     wal.write_bytes(content)
     with pytest.raises(Damaged, match=r"wal\.1\.jsonl, line 1"):
         open_tiny()
+
+
+def test_a_store_that_cannot_be_opened_leaves_no_file_open(folder: Path, wal: Path) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    before = open_files()
+    for harm in (lambda: wal.write_bytes(b"?\n"), wal.unlink, lambda: (folder / "CURRENT").write_bytes(b"?")):
+        harm()
+        with pytest.raises(Damaged):
+            TinyStore(folder, PlainCodec())
+    assert open_files() == before
 
 
 def test_a_file_that_the_user_may_not_read(folder: Path, open_tiny: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +294,86 @@ def test_a_journal_that_somebody_else_touched_is_never_written(wal: Path, open_t
             use()
 
 
+WRONG_SHAPES = [
+    "7",
+    "null",
+    "{}",
+    '{"a":1,"b":2}',
+    "[2]",
+    '["2",[]]',
+    "[2,{}]",
+    "[2,7]",
+    "[2,[7]]",
+    "[2,[[]]]",
+    '[2,[["m"]]]',
+    '[2,[["m",7]]]',
+    '[2,[["zz","customers"]]]',
+    '[2,[["p","customers","b"]]]',
+    '[2,[["p","customers","b",7]]]',
+    '[2,[["p","customers","b",{"rev":1}]]]',
+    '[2,[["p","customers","b",{"id":"b"}]]]',
+    '[2,[["p","customers","b",{"id":"c","rev":1}]]]',
+    '[2,[["p","customers",["b"],{"id":["b"],"rev":1}]]]',
+    '[2,[["p",["customers"],"b",{"id":"b","rev":1}]]]',
+    '[2,[["p","customers","b",{"id":"b","rev":"1"}]]]',
+    '[2,[["b","customers",{"id":"b","rev":1}]]]',
+    '[2,[["b","customers",[{"id":"b","rev":1},{"rev":1}]]]]',
+    '[2,[["d","customers"]]]',
+    '[2,[["d","customers",["b"]]]]',
+    "9" * 5_000,
+    "[" * 100_000,
+    "no JSON at all",
+]
+
+
+@pytest.mark.parametrize("is_last", [True, False], ids=["last", "in the middle"])
+@pytest.mark.parametrize("payload", WRONG_SHAPES, ids=lambda payload: payload[:60])
+def test_a_frame_of_another_shape_is_damage_although_its_checksum_is_right(
+    wal: Path, sound: bytes, open_tiny: Opener, payload: str, is_last: bool
+) -> None:
+    store = open_tiny()
+    line = durable.frame(payload.encode())
+    wal.write_bytes(sound + line + (b"" if is_last else encode(3, _added("c"))))
+    for use in (open_tiny, lambda: ids(store), lambda: add(store, "d")):
+        with pytest.raises(Damaged, match=r"wal\.1\.jsonl, line 3: not what crmkit wrote"):
+            use()
+    assert [problem for problem in store.verify() if "line 3" in problem]
+    assert wal.read_bytes().startswith(sound + line), "what was acknowledged once is never cut"
+
+
+def test_a_first_frame_of_another_shape_names_the_first_line(wal: Path, open_tiny: Opener) -> None:
+    for payload in ('{"a":1,"b":2}', "[0,7]", "[" * 100_000):
+        wal.write_bytes(durable.frame(payload.encode()))
+        with pytest.raises(Damaged, match=r"wal\.1\.jsonl, line 1"):
+            open_tiny()
+
+
+def test_verify_names_a_commit_that_is_missing(wal: Path, open_tiny: Opener) -> None:
+    store = open_tiny()
+    for id in "abc":
+        add(store, id)
+    lines = wal.read_bytes().splitlines(keepends=True)
+    wal.write_bytes(b"".join([*lines[:2], lines[3]]))
+    (problem,) = store.verify()
+    assert "line 3: commit 3 comes after commit 1" in problem
+
+
+def test_a_system_that_reads_less_than_it_was_asked_for(
+    wal: Path, open_tiny: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read stops at 2 GiB; what is behind it must not be taken for an append that did not finish."""
+    writer, reader, real = open_tiny(), open_tiny(), os.pread
+    for id in "abc":
+        add(writer, id)
+    monkeypatch.setattr(os, "pread", lambda fd, size, offset: real(fd, min(size, 60), offset))
+    add(reader, "d")
+    assert ids(reader) == list("abcd")
+    assert reader.verify() == []
+    reader.register("customers")
+    reader.register("customers")
+    assert ids(reader) == ids(open_tiny()) == list("abcd")
+
+
 def test_a_frame_out_of_turn_is_damage(wal: Path, sound: bytes, open_tiny: Opener) -> None:
     wal.write_bytes(sound + encode(5, _added("b")))
     with pytest.raises(Damaged, match="line 3"):
@@ -379,6 +474,86 @@ def test_an_interrupted_commit_is_taken_in_later(open_tiny: Opener, monkeypatch:
     add(store, "b", "text")
     assert [doc["id"] for doc in store.match("customers", ["text"], 9)] == ["a", "b"]
     assert store.seq() == 2
+
+
+def interrupted_at(line: int, modules: tuple[str, ...], work: Callable[[], object]) -> bool:
+    """Do some work with an interrupt before the given line of what these modules run; False where it ran to its end."""
+    left = line
+
+    def trace(frame: Any, event: str, argument: object) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith(modules):
+            return None
+        if event == "line":
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                _interrupt()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_while_a_commit_is_counted_repeats_no_number(
+    open_tiny: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advance = Journal.advance
+    for line in range(1, 10):
+        store = open_tiny()
+
+        def interrupted(self: Journal, frame: Any, line: int = line) -> None:
+            if interrupted_at(line, ("journal.py",), lambda: advance(self, frame)):
+                _interrupt()
+
+        monkeypatch.setattr(Journal, "advance", interrupted)
+        try:
+            add(store, f"{line}")
+        except KeyboardInterrupt:
+            was_interrupted = True
+        else:
+            was_interrupted = False
+        monkeypatch.undo()
+        add(store, f"{line} and on")
+        assert store.verify() == []
+        assert ids(open_tiny()) == ids(store)
+        if not was_interrupted:
+            break
+    assert 1 < line < 9
+
+
+def test_an_interrupt_at_any_line_of_an_index_leaves_none_that_is_half_changed(open_tiny: Opener) -> None:
+    store = open_tiny()
+    store.register("customers", unique=["text"], text=lambda doc: doc["text"])
+    store.commit([Put("customers", {"id": f"{n:04}", "text": f"text {n:04}"}, NEW) for n in range(1100)], {})
+    line, was_interrupted = 0, True
+    while was_interrupted:
+        line += 1
+        new, gone = f"zebra {line:04}", f"{line:04}"
+        store.match("customers", ["text"], 1)
+        store.count("customers", F.text.contains("text"))
+        writes = [Put("customers", {"id": new, "text": new}, NEW), Delete("customers", gone, 1)]
+        was_interrupted = interrupted_at(line, ("documents.py", "indexes.py"), lambda: store.commit(writes, {}))  # noqa: B023
+        if store.get("customers", new) is None:
+            continue  # interrupted while it was checked: nothing was written
+        last = store.find(Find("customers", order=parse_order("-text"), limit=1)).records[0]
+        assert last["id"] == new
+        for found in (
+            [doc["id"] for doc in store.match("customers", [new], 5)],
+            [doc["id"] for doc in store.find(Find("customers", F.text.contains(new)))],
+            [doc["id"] for doc in store.find(Find("customers", F.text == new))],
+        ):
+            assert found == [new]
+        assert store.match("customers", [f"text {gone}"], 5) == []
+        assert store.count("customers", F.text == f"text {gone}") == 0
+    assert 50 < line < 1100
 
 
 def _interrupt() -> None:

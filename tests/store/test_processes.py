@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,54 @@ def test_a_store_that_another_thread_holds_is_busy(open_tiny: Callable[..., Tiny
     done.set()
     holder.join()
     store.commit([Put("customers", {"id": "a"}, NEW)], {})
+
+
+def test_an_interrupt_on_the_way_out_leaves_no_lock_behind(
+    open_tiny: Callable[..., TinyStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other, real = open_tiny(timeout=0.05), open_tiny(timeout=0.05), fcntl.flock
+
+    def interrupted(fd: int, operation: int) -> None:
+        real(fd, operation)
+        if operation == fcntl.LOCK_UN:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.commit([Put("customers", {"id": "a"}, NEW)], {})
+    monkeypatch.undo()
+    problems: list[Exception] = []
+
+    def write(writer: TinyStore, id: str) -> None:
+        try:
+            writer.commit([Put("customers", {"id": id}, NEW)], {})
+        except StoreBusy as error:
+            problems.append(error)
+
+    for writer, id in ((store, "b"), (other, "c")):
+        thread = threading.Thread(target=write, args=(writer, id))
+        thread.start()
+        thread.join()
+    assert problems == []
+    assert store.count("customers") == 3
+
+
+def test_closing_ends_the_wait_for_the_lock(open_tiny: Callable[..., TinyStore]) -> None:
+    holder, waiter, problems = open_tiny(), open_tiny(timeout=30), []
+
+    def write() -> None:
+        try:
+            waiter.commit([Put("customers", {"id": "a"}, NEW)], {})
+        except Exception as error:
+            problems.append(str(error))
+
+    with holder.lock():
+        thread = threading.Thread(target=write)
+        thread.start()
+        time.sleep(0.05)
+        waiter.close()
+        thread.join(10)
+    assert problems == ["the workspace is closed; open it again"]
 
 
 def test_threads_of_one_store(open_tiny: Callable[..., TinyStore], scale: Callable[[int], int]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from tinydb import Query, TinyDB
 from tinydb.operations import delete, increment
 from tinydb.table import Document, Table
 
-from crmkit.errors import Conflict, Invalid, Unsupported
+from crmkit.errors import Conflict, CrmError, Invalid, Unsupported
 from crmkit.query import F
 from crmkit.store import TinyStore, to_tinydb
 
@@ -120,6 +121,37 @@ def test_an_updater_that_fails_writes_nothing(store: TinyStore) -> None:
     with pytest.raises(TypeError):
         table.update(increment("n"))
     assert [doc["n"] for doc in table] == [1, "no number"]
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, float("nan"), b"bytes", datetime(2026, 1, 1)], ids=type)
+def test_what_is_not_json_is_refused_by_every_way_to_write(store: TinyStore, value: object) -> None:
+    table = store.table("customers")
+    table.insert(Document({"n": 1}, "a"))  # type: ignore[arg-type]
+    for write in (
+        lambda: table.insert({"x": value}),
+        lambda: table.insert_multiple([{"x": 1}, {"x": [value]}]),
+        lambda: table.update({"x": {"y": value}}),
+        lambda: table.upsert({"x": value}, Q.n == 1),
+    ):
+        with pytest.raises(Invalid, match="document: only JSON values can be stored"):
+            write()
+    assert table.all() == [{"id": "a", "n": 1, "rev": 1}]
+    assert store.verify() == []
+
+
+def test_an_id_that_is_no_text_is_refused(store: TinyStore) -> None:
+    with pytest.raises(Invalid, match="id: must be text"):
+        store.table("customers").insert(Document({"n": 1}, 7))
+    assert store.seq() == 0
+
+
+def test_a_closed_store_has_no_tables(store: TinyStore) -> None:
+    table = store.table("customers")
+    table.insert({"n": 1})
+    store.close()
+    for use in (table.all, lambda: table.insert({"n": 2}), lambda: len(table), store.db.tables, store.tables):
+        with pytest.raises(CrmError, match="the workspace is closed"):
+            use()
 
 
 def test_truncate_and_drop(store: TinyStore, other: TinyStore) -> None:
