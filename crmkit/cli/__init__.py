@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 import crmkit
 from crmkit.cli import data, demo, imports, plugins, workspaces
+from crmkit.cli.shared import say_no_more
 
 __all__ = ["app", "main"]
 
@@ -41,19 +43,37 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; what crmkit refuses is one line on stderr and exit code 1."""
+    """Run the command line: what crmkit refuses is one line on stderr and exit code 1, our own mistakes 70."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign gets its number
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except (crmkit.CrmError, OSError) as error:
+        _run()
+    except Exception as error:  # nobody is shown a traceback who did not ask for it
         if os.environ.get("CRMKIT_DEBUG"):
             raise
-        _complain(error)
-        sys.exit(1)
+        text, code = _complaint(error)
+        print(f"crmkit: {' '.join(text.split())}", file=sys.stderr)
+        sys.exit(code)
 
 
-def _complain(error: Exception) -> None:
-    if isinstance(error, BrokenPipeError):  # the reader, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-    print(f"crmkit: {' '.join(text.split())}", file=sys.stderr)
+def _run() -> None:
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            say_no_more()
+
+
+def _complaint(error: Exception) -> tuple[str, int]:
+    """Return what to say about an error, and the exit code."""
+    if isinstance(error, FileNotFoundError) and not error.filename:  # only the system's "where am I" names no file
+        return "the folder that you are in was removed; change to another one", 1
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}", 1
+    if isinstance(error, crmkit.CrmError | OSError):
+        return str(error), 1
+    name = type(error).__name__
+    return f"this is a mistake in crmkit or in a plugin: {name}; CRMKIT_DEBUG=1 shows where", os.EX_SOFTWARE

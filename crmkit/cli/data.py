@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crmkit.cli.shared import AsJson, Workspace, open_crm, printable, say, say_json, say_table
+from crmkit.cli.shared import AsJson, Workspace, counted, open_crm, printable, say, say_json, say_table
 
 if TYPE_CHECKING:
     from crmkit import Record
@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 def find(
     text: Annotated[str, typer.Argument(help="The name, number, mail or phone, as far as you know it.")],
     type: Annotated[str, typer.Option(help="The record type.")] = "customer",
-    limit: Annotated[int, typer.Option(min=1, help="The most records.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="The most records.")] = 20,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,7 +50,7 @@ def _columns(info: RecordInfo) -> tuple[str, ...]:
 
 def _count(found: list[Record], collection: Any, limit: int) -> str:
     more = "; --limit shows more" if len(found) == limit else ""
-    return f"{len(found):,} of {len(collection):,} {collection.info.plural}{more}"
+    return f"{len(found):,} of {counted(len(collection), collection.info)}{more}"
 
 
 def py(
@@ -68,4 +68,4 @@ def py(
             name = error.__class__.__name__
             raise crmkit.Invalid({"expression": printable(f"{name}: {error}")}) from error
         if value is not None:
-            print(value if isinstance(value, str) else repr(value))
+            say(value if isinstance(value, str) else repr(value))

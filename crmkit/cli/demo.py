@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crmkit.cli.shared import AsJson, say, say_json
+from crmkit.cli.shared import AsJson, say, say_json, screens
 from crmkit.cli.workspaces import run_lab
 
 if TYPE_CHECKING:
     from crmkit import CRM
 
 SECONDS = 120  # for a cell of the home notebook
+YEARS = range(2000, 2101)  # the demo's purchases are of the two years before
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,6 +36,8 @@ def demo(
 
     Its keys are kept in the same folder, so that removing the folder leaves nothing behind.
     """
+    if as_of and as_of.year not in YEARS:
+        raise typer.BadParameter(f"the year must be {YEARS[0]} to {YEARS[-1]}", param_hint="--as-of")
     os.environ["CRMKIT_CONFIG"] = str(folder.resolve() / "config")
     os.environ.pop("CRMKIT_IDENTITY", None)
     day = {"as_of": as_of.date()} if as_of else {}
@@ -55,12 +58,16 @@ def demo(
 
 def _build(folder: Path, *, quiet: bool, **day: Any) -> Path:
     """Return the demo workspace; it gets its name when it is complete, so that a half-built one is not taken for it."""
+    from crmkit import Invalid
     from crmkit.demo import build
+    from crmkit.workspace import locate
 
     place = folder.resolve() / "workspace"
     if place.exists():
-        return place
-    unfinished = place.with_name("unfinished")
+        return locate(place).folder
+    if folder.exists() and not folder.is_dir():
+        raise Invalid({"folder": f"{folder} is a file; choose a folder"})
+    unfinished = place.with_name(".unfinished-demo")
     _remove(unfinished)
     build(unfinished, progress=None if quiet else say, **day).close()
     unfinished.rename(place)
@@ -92,9 +99,8 @@ def _run_home(place: Path) -> None:
     from traitlets.config import Config
 
     from crmkit import Unsupported
-    from crmkit.ui.lab import place_notebooks
 
-    place_notebooks(place)
+    screens().place_notebooks(place)
     home = place / "notebooks" / "home.ipynb"
     book = nbformat.read(home, as_version=4)  # type: ignore[no-untyped-call]
     os.environ["CRMKIT_WORKSPACE"] = str(place)
@@ -110,5 +116,7 @@ def _run_home(place: Path) -> None:
 def _tell(shown: dict[str, Any]) -> None:
     say(f"customers: {shown['customers']:,}\npurchases: {shown['purchases']:,}\nrevenue by month:")
     say("\n".join(f"  {month}  {amount:>18}" for month, amount in shown["revenue"].items()))
+    if not set("123456789") & set("".join(shown["revenue"].values())):
+        say("  nothing was sold in these months; the demo was built for another day")
     say("sample: " + ", ".join(f"{name} {value}" for name, value in shown["sample"].items()))
     say("plugins: " + ", ".join(f"{name} ({state})" for name, state in shown["plugins"].items()))

@@ -45,18 +45,25 @@ def import_(
 
     Columns are guessed by their names, or mapped. Bad rows go to FILE.errors.csv with their reasons.
     """
+    from crmkit import ImportProblem
+
     if keep_good and all_or_nothing:
         raise typer.BadParameter("--keep-good and --all-or-nothing exclude each other")
     how: Any = {"group_by": group_by, "encoding": encoding, "delimiter": delimiter, "sheet": sheet}
     with open_crm(workspace) as crm, _told_of_ctrl_c(crm, as_), _progress() as progress:
         plan = crm.import_file(file, as_=as_, map=_mapping(map or ()), progress=progress, **how)
-        errors = plan.write_errors()
+        errors = None if dry_run else plan.write_errors()
         if not as_json:
             say(plan.summary() + (f"\n  all bad rows with their reasons: {errors}" if errors else ""))
-        written = 0 if dry_run else _apply(plan, keep_good, all_or_nothing, progress)
+        problem = _problem(plan, keep_good or dry_run)
+        written = 0
+        if not dry_run and not problem:
+            written = plan.apply(keep_good=keep_good, all_or_nothing=all_or_nothing, progress=progress).count
     if as_json:
         say_json({**plan.to_dict(), "errors_file": errors, "written": written})
-    else:
+    if problem:
+        raise ImportProblem(problem)
+    if not as_json:
         say("nothing was written (dry run)" if dry_run else f"written: {plan.counted()}")
 
 
@@ -68,14 +75,13 @@ def _mapping(pairs: Sequence[str]) -> dict[str, str]:
     return {column.strip(): field.strip() for column, _, field in (pair.rpartition("=") for pair in pairs)}
 
 
-def _apply(plan: ImportPlan, keep_good: bool, all_or_nothing: bool, progress: Progress | None) -> int:
-    """Write the plan and return how many records were."""
-    from crmkit import ImportProblem
-
+def _problem(plan: ImportPlan, keep_good: bool) -> str:
+    """Return why nothing can be written; empty where something can."""
+    if not plan.records:
+        return f"nothing was written: no row of {plan.rows:,} can be imported"
     if plan.bad and not keep_good:
-        choice = "" if all_or_nothing else "; --keep-good writes the good ones, --all-or-nothing all or none"
-        raise ImportProblem(f"nothing was written: {plan.bad_rows:,} of {plan.rows:,} rows are bad{choice}")
-    return plan.apply(keep_good=keep_good, all_or_nothing=all_or_nothing, progress=progress).count
+        return f"nothing was written: {plan.bad_rows:,} of {plan.rows:,} rows are bad; --keep-good writes the good ones"
+    return ""
 
 
 @contextlib.contextmanager

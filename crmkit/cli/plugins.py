@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from crmkit import Failure
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,15 +29,21 @@ def plugins(context: typer.Context, workspace: Workspace = None, as_json: AsJson
         return
     with open_crm(workspace) as crm:
         rows = list(crm.plugins)
-        failures = [f"{failure.plugin} failed in {failure.hook}: {failure.error}" for failure in crm.failures]
+        failures = crm.failures
     if as_json:
-        say_json([asdict(row) for row in rows])
+        say_json(
+            [{**asdict(row), "failures": [_told(each) for each in failures if each.plugin == row.name]} for row in rows]
+        )
         return
     say_table(
         ("plugin", "state", "from", "version", "why"), [(r.name, r.state, r.source, r.version, r.reason) for r in rows]
     )
     for failure in failures:
-        say(failure)
+        say(f"{failure.plugin} failed in {_told(failure)}")
+
+
+def _told(failure: Failure) -> str:
+    return f"{failure.hook}: {failure.error}{f' at {failure.place}' if failure.place else ''}"
 
 
 def trust(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -13,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from crmkit import CRM
+    from crmkit.schema import RecordInfo
 
 Workspace = Annotated[
     Path | None,
@@ -24,20 +27,49 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def open_crm(workspace: Path | None) -> CRM:
-    """Return the open workspace that a command is about."""
+    """Return the open workspace that a command is about; what its plugins print meanwhile goes to stderr."""
     import crmkit
 
-    return crmkit.open(workspace)
+    with contextlib.redirect_stdout(sys.stderr):
+        return crmkit.open(workspace)
+
+
+def screens() -> Any:
+    """Return the module that starts JupyterLab.
+
+    Raises:
+        Unsupported: The screens are not installed.
+    """
+    import crmkit
+
+    try:
+        from crmkit.ui import lab
+    except ImportError as error:
+        raise crmkit.Unsupported(f"the screens of crmkit are not installed: {error.name or error} is missing") from None
+    return lab
 
 
 def say(text: str) -> None:
     """Print lines for a person."""
-    print("\n".join(printable(line) for line in text.splitlines()))
+    _print("\n".join(printable(line) for line in text.splitlines()))
 
 
 def say_json(value: Any) -> None:
     """Print a value as JSON; what JSON has no word for is printed as text."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    _print(json.dumps(value, indent=2, ensure_ascii=not unicode, default=str))
+
+
+def say_no_more() -> None:
+    """Let the output go nowhere: its reader, `head` perhaps, has seen enough. The work goes on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print(text: str) -> None:
+    try:
+        print(text)
+    except BrokenPipeError:
+        say_no_more()
 
 
 def say_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -46,12 +78,17 @@ def say_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     widths = [max(len(cell) for cell in column) for column in zip(headings, *texts, strict=True)]
     for row in (headings, *texts):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        print(line[: shutil.get_terminal_size().columns] if sys.stdout.isatty() else line)
+        _print(line[: shutil.get_terminal_size().columns] if sys.stdout.isatty() else line)
 
 
 def printable(text: str) -> str:
     """Return text in which data cannot steer the terminal or turn the direction of what follows."""
     return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
+def counted(count: int, info: RecordInfo) -> str:
+    """Return a number of records for a person: ``"1 customer"``, ``"2,000 customers"``."""
+    return f"{count:,} {info.type if count == 1 else info.plural}".replace("_", " ")
 
 
 def size(count: int) -> str:

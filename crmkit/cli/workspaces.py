@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json, size
+from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json, screens, size
 
 if TYPE_CHECKING:
     from crmkit import CRM
@@ -32,14 +32,17 @@ def init(
     """Make a workspace."""
     import crmkit
 
-    with crmkit.create(folder, currency=currency, country=country, name=name, time_zone=time_zone) as crm:
+    country = country.upper() if country else None  # codes, typed as people do
+    with crmkit.create(folder, currency=currency.upper(), country=country, name=name, time_zone=time_zone) as crm:
         say(f"made {crm.profile.name} in {crm.workspace.folder}; open it with: crmkit lab -w {folder}")
 
 
 def lab(
     workspace: Workspace = None,
     browser: Annotated[bool, typer.Option(help="Open the browser on it.")] = True,
-    port: Annotated[int | None, typer.Option(help="The port on this machine; a free one when left out.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="The port on this machine; a free one when left out.")
+    ] = None,
 ) -> None:
     """Open a workspace in JupyterLab; Ctrl-C ends it."""
     with open_crm(workspace) as crm:
@@ -49,8 +52,7 @@ def lab(
 
 def run_lab(folder: Path, *, browser: bool, port: int | None = None) -> None:
     """Start JupyterLab and return when it has ended."""
-    from crmkit.ui.lab import launch
-
+    launch = screens().launch
     for asked_to_end in (signal.SIGTERM, signal.SIGHUP):  # the server must not outlive the command that started it
         signal.signal(asked_to_end, _end)
     say(f"starting JupyterLab on {folder}")
@@ -101,7 +103,7 @@ def _bytes_in(folder: Path) -> int:
 
 def _tell(report: dict[str, Any]) -> None:
     say(f"{report['name']} in {report['workspace']}")
-    say("records: " + ", ".join(f"{count:,} {plural}" for plural, count in report["records"].items()))
+    say("records: " + ", ".join(f"{plural} {count:,}" for plural, count in report["records"].items()))
     say("on disk: " + ", ".join(f"{part} {size(count)}" for part, count in report["bytes"].items()))
     for problem in report["problems"]:
         say(f"wrong: {problem}")

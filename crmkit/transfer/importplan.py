@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, float], None]
 """Told a step (``"reading"``, ``"writing"``) and how much of it is done, 0 to 1."""
 
+HEADINGS = ("line", "field", "reason", "group")
 SHOWN = 10  # bad rows in the summary; all of them are in the error file
 
 
@@ -102,18 +108,24 @@ class ImportPlan:
             )
 
     def write_errors(self) -> Path | None:
-        """Write the bad rows to a CSV file beside the source, or beside the workspace where that is not allowed.
+        """Write the bad rows to a CSV file beside the source, or beside the workspace where that is not possible.
+
+        One of an earlier import of the same file is replaced, and removed where no row is bad any more.
 
         Returns:
             Its path; None where no row is bad or the source is no file.
         """
-        if not self.bad or self.source is None:
+        if self.source is None:
             return None
         name = f"{self.source.name}.errors.csv"
+        first = self.source.with_name(name)
+        if not self.bad:
+            _remove_own(first)
+            return None
         try:
-            return _write_rows(self.source.with_name(name), self.bad)
+            return _write_rows(first, self.bad, self.source)
         except OSError:
-            return _write_rows(self._crm.workspace.folder.parent / name, self.bad)
+            return _write_rows(self._crm.workspace.folder.parent / name, self.bad, self.source)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain data."""
@@ -130,14 +142,14 @@ class ImportPlan:
         }
 
     def counted(self) -> str:
-        """Return what is made, for a person: ``"27,724 purchases and 4,620 new products"``."""
-        made = "".join(f" and {len(records):,} new {self._plural(type)}" for type, records in self.made.items())
-        return f"{len(self.records):,} {self.plural}{made}"
+        """Return what is made, for a person: ``"27,724 purchases and 1 new product"``."""
+        made = "".join(f" and {len(rows):,} new {self._word(type, len(rows))}" for type, rows in self.made.items())
+        return f"{len(self.records):,} {self._word(self.type, len(self.records))}{made}"
 
     def summary(self) -> str:
         """Return the plan in lines for a person."""
         lines = [
-            f"{self.name}: {self.rows:,} rows make {self.counted()}",
+            f"{self.name}: {self.rows:,} {'row makes' if self.rows == 1 else 'rows make'} {self.counted()}",
             "  columns: " + ", ".join(f"{column} → {path}" for column, path in self.mapping.items()),
         ]
         if self.unmapped:
@@ -156,13 +168,9 @@ class ImportPlan:
     def _collection(self, type: str) -> Collection[Any]:
         return self._crm.collection(type)
 
-    @property
-    def plural(self) -> str:
-        """What several records of the imported type are called."""
-        return self._plural(self.type)
-
-    def _plural(self, type: str) -> str:
-        return self._collection(type).info.plural.replace("_", " ")
+    def _word(self, type: str, count: int) -> str:
+        """Return what so many records of a type are called."""
+        return (type if count == 1 else self._collection(type).info.plural).replace("_", " ")
 
 
 def bad_row_text(row: BadRow) -> str:
@@ -172,12 +180,42 @@ def bad_row_text(row: BadRow) -> str:
     return f"line {row.line}{group}: {where}{row.reason}"
 
 
-def _write_rows(path: Path, rows: Sequence[BadRow]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("line", "field", "reason", "group"))
-        writer.writerows((row.line, row.field, _guarded(row.reason), _guarded(row.group)) for row in rows)
+def _write_rows(path: Path, rows: Sequence[BadRow], source: Path) -> Path:
+    """Write the file whole or not at all, as readable as its source; a file of somebody else is left alone."""
+    if os.path.lexists(path) and not _is_own(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    fd, temporary = tempfile.mkstemp(prefix=".", suffix=".errors", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(HEADINGS)
+            writer.writerows((row.line, row.field, _guarded(row.reason), _guarded(row.group)) for row in rows)
+        shutil.copymode(source, temporary)
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
     return path
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a file, which is no link, begins as an error file does."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.read(fd, 100).splitlines()[:1] == [",".join(HEADINGS).encode()]
+    except OSError:  # a folder
+        return False
+    finally:
+        os.close(fd)
+
+
+def _remove_own(path: Path) -> None:
+    if _is_own(path):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _guarded(text: str) -> str:

@@ -35,10 +35,7 @@ class Finder:
         keys = [target for target in targets if target.spec.unique]
         if len(keys) != 1:
             unique = [spec.name for spec in collection.info.fields.values() if spec.unique]
-            what = targets[0].path.rpartition(".")[0]
-            raise ImportProblem(
-                f"'{what}' is found by one column for one of: {', '.join(unique) or '(nothing unique)'}"
-            )
+            raise ImportProblem(_no_key(collection.info.type, targets, unique))
         self.collection = collection
         self.key = keys[0]
         self._others = [target for target in targets if target is not self.key]
@@ -60,8 +57,8 @@ class Finder:
         if not text or text in self._known:
             return self._known[text] if text else None
         if not self._others:
-            shown = f" '{text}'" if self.key.spec.klass == "plain" else ""
-            raise LookupError(f"no {self.collection.info.type} has this {self.key.spec.name}{shown}")
+            # Without the text: a mail may have been typed into the column of numbers.
+            raise LookupError(f"no {self.collection.info.type} has this {self.key.spec.name}")
         made = self._made.get(text)
         if made is None:
             made = self._made[text] = _Made(new_id(), {self.key.spec.name: text})
@@ -93,3 +90,12 @@ class Finder:
                 except Invalid as error:
                     raise ImportProblem(f"a {self.collection.info.type} cannot be made: {error}") from None
         return records
+
+
+def _no_key(type: str, targets: Sequence[Target], unique: Sequence[str]) -> str:
+    """Return why columns do not say which record of a type a row means, and which one would."""
+    columns = " and ".join(target.path for target in targets)
+    front = targets[0].path.rpartition(".")[0]
+    if not unique:
+        return f"{columns} cannot identify a {type}: none of its fields is unique; leave the column out"
+    return f"{columns} cannot identify a {type}; use {' or '.join(f'{front}.{name}' for name in unique)}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import crmkit
-from crmkit.cli import demo
+from crmkit.cli import data, demo
 
 PLUGIN = """
 from pathlib import Path
@@ -53,6 +53,12 @@ def test_init_prints_no_secret(run: Any, own_identity: Path) -> None:
     secret = (own_identity / "identity.txt").read_text()
     assert "AGE-SECRET-KEY" in secret
     assert "SECRET" not in done.out + done.err
+
+
+def test_codes_are_typed_in_any_case(run: Any, tmp_path: Path) -> None:
+    assert run("init", "acme", "--currency", "gbp", "--country", "gb").code == 0
+    with crmkit.open(tmp_path / "acme") as crm:
+        assert (crm.profile.currency, crm.profile.country) == ("GBP", "GB")
 
 
 @pytest.mark.parametrize(
@@ -121,16 +127,21 @@ def test_find_shows_a_table_and_masks(run: Any, workspace: Path) -> None:
     done = run("find", "ada lov", "-w", workspace)
     assert done.code == 0
     assert "Ada Lovelace" in done.out
-    assert "1 of 1 customers" in done.out
+    assert "1 of 1 customer\n" in done.out
     found = json.loads(run("find", "ada", "-w", workspace, "--json").out)
     assert found[0]["city"] == "London"
     assert found[0]["iban"] == "GB•• •••• 5555"
 
 
 def test_find_nothing_and_the_limit(run: Any, workspace: Path) -> None:
-    assert run("find", "zebra", "-w", workspace).out == "0 of 1 customers\n"
+    assert run("find", "zebra", "-w", workspace).out == "0 of 1 customer\n"
     assert "--limit shows more" in run("find", "a", "--limit", "1", "-w", workspace).out
-    assert run("find", "a", "--limit", "0", "-w", workspace).code == 2
+    assert [run("find", "a", "--limit", limit, "-w", workspace).code for limit in ("0", "1", "10000", "10001")] == [
+        2,
+        0,
+        0,
+        2,
+    ]
 
 
 def test_find_of_another_type(run: Any, workspace: Path) -> None:
@@ -155,7 +166,7 @@ def test_plugins_are_listed_with_states_and_reasons(run: Any, workspace: Path) -
     (workspace / "plugins" / "own.py").write_text(PLUGIN)
     done = run("plugins", "-w", workspace)
     assert "operational.catalog" in done.out
-    assert "wait until you trust this workspace" in done.out
+    assert "until you trust this workspace" in done.out
     rows = {row["name"]: row for row in json.loads(run("plugins", "-w", workspace, "--json").out)}
     assert (rows["own"]["state"], rows["analytical.revenue"]["state"]) == ("waiting", "active")
 
@@ -173,13 +184,34 @@ def test_trust_lists_the_files_and_has_to_be_said(run: Any, workspace: Path) -> 
     assert (workspace / "plugins" / "ran").exists()
 
 
+def trusted(workspace: Path, code: str) -> None:
+    (workspace / "plugins" / "own.py").write_text(code)
+    crmkit.trust(workspace)
+
+
+def test_what_a_plugin_prints_is_no_part_of_the_answer(run: Any, workspace: Path) -> None:
+    trusted(workspace, PLUGIN + "\nprint('hello from a plugin')\n")
+    done = run("plugins", "-w", workspace, "--json")
+    assert json.loads(done.out)[-1]["name"] == "own"
+    assert "hello from a plugin" in done.err
+
+
+def test_a_plugin_that_cannot_be_loaded_is_shown_with_its_place(run: Any, workspace: Path) -> None:
+    trusted(workspace, "import crmkit\n\ncrmkit.no_such_name\n")
+    done = run("plugins", "-w", workspace)
+    assert "own failed in load: AttributeError at " in done.out
+    [row] = [row for row in json.loads(run("plugins", "-w", workspace, "--json").out) if row["name"] == "own"]
+    assert row["state"] == "failed"
+    assert row["failures"][0].startswith("load: AttributeError at ")
+
+
 # --------------------------------------------------------------------------- doctor, py, lab
 
 
 def test_doctor_counts_and_is_content(run: Any, workspace: Path) -> None:
     done = run("doctor", "-w", workspace)
     assert done.code == 0
-    assert "1 customers" in done.out
+    assert "records: customers 1, " in done.out
     assert "all is well" in done.out
     report = json.loads(run("doctor", "-w", workspace, "--json").out)
     assert report["problems"] == []
@@ -200,6 +232,7 @@ def test_py_prints_what_an_expression_gives(run: Any, workspace: Path) -> None:
     assert run("py", "crm.customers.count(F.city == 'London')", "-w", workspace).out == "1\n"
     assert run("py", "crmkit.__version__", "-w", workspace).out == f"{crmkit.__version__}\n"
     assert run("py", "None", "-w", workspace).out == ""
+    assert run("py", "'a\\x1b[31mb\\nc'", "-w", workspace).out == "a�[31mb\nc\n"  # through the same door as all text
 
 
 @pytest.mark.parametrize("expression", ["1 +", "crm.nothing", "1 / 0", "crm.customers['x']", "import os"])
@@ -234,6 +267,20 @@ def test_lab_starts_on_the_workspace(run: Any, workspace: Path, monkeypatch: pyt
     assert calls == [(workspace, {"browser": True, "port": 8999}), ("stopped",)]
     assert "t0ken" not in done.out  # the browser gets it by a private file
     assert "t0ken" in run("lab", "-w", workspace, "--no-browser").out
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "-1"])
+def test_lab_takes_a_port(run: Any, workspace: Path, port: str) -> None:
+    assert run("lab", "-w", workspace, "--port", port).code == 2
+
+
+@pytest.mark.parametrize("command", [("lab", "-w", "acme"), ("demo", "mine")])
+def test_without_the_screens_a_line_says_so(
+    run: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setitem(sys.modules, "crmkit.ui", None)  # as where it was taken away
+    monkeypatch.setattr(demo, "_build", lambda *_, **__: workspace)
+    refused(run(*command), "screens")
 
 
 # --------------------------------------------------------------------------- the program itself
@@ -279,6 +326,63 @@ def test_a_traceback_is_for_those_who_ask(workspace: Path) -> None:
     assert "Traceback" in asked.stderr
 
 
+def test_a_mistake_of_ours_is_a_line_too(run: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(workspace: Path | None) -> None:
+        raise ZeroDivisionError("a value")
+
+    monkeypatch.setattr(data, "open_crm", broken)
+    done = run("find", "ada")
+    assert done.code == 70
+    assert done.err == (
+        "crmkit: this is a mistake in crmkit or in a plugin: ZeroDivisionError; CRMKIT_DEBUG=1 shows where\n"
+    )
+    monkeypatch.setenv("CRMKIT_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        run("find", "ada")
+
+
+def test_a_terminal_that_knows_few_signs(workspace: Path) -> None:
+    with crmkit.open(workspace) as crm:
+        crm.customers.add(name="Zoë Åkesson 日本")
+    done = program("-m", "crmkit", "find", "zoë", "-w", str(workspace), PYTHONIOENCODING="ascii", PYTHONUTF8="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Zo\\xeb \\xc5kesson" in done.stdout
+    done = program("-m", "crmkit", "find", "zoë", "-w", str(workspace), "--json", PYTHONIOENCODING="latin-1")
+    assert json.loads(done.stdout)[0]["name"] == "Zoë Åkesson 日本"  # JSON has its own way to write them
+
+
+def test_a_reader_that_has_seen_enough(workspace: Path) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, "-m", "crmkit", "py", "'x' * 1_000_000", "-w", str(workspace)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_folder_that_was_removed_under_us(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    refused(run("find", "a"), "was removed")
+
+
+def test_the_demo_says_where_it_cannot_be(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRMKIT_WORKSPACE", "")
+    (tmp_path / "mine" / "workspace").mkdir(parents=True)
+    refused(run("demo", "mine"), "has no crmkit.toml")
+    (tmp_path / "file").touch()
+    refused(run("demo", "file"), "is a file")
+    assert run("demo", "--as-of", "1999-12-31").code == 2
+    assert run("demo", "--as-of", "2101-01-01").code == 2
+    assert not (tmp_path / ".demo").exists()
+
+
 def test_the_demo_without_a_browser(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRMKIT_CONFIG", str(tmp_path / "mine"))
     monkeypatch.setenv("CRMKIT_WORKSPACE", "")
@@ -291,3 +395,5 @@ def test_the_demo_without_a_browser(run: Any, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(demo, "_run_home", lambda place: None)  # it has run; what is built stays as it is
     again = run("demo", "--headless", "--as-of", "2026-11-01", "--json")
     assert json.loads(again.out)["customers"] == 2_000
+    assert "nothing was sold" not in done.out
+    assert "nothing was sold in these months" in run("demo", "--headless", "--as-of", "2030-01-01").out

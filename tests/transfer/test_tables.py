@@ -123,10 +123,9 @@ def test_another_sheet_is_taken_when_said(tmp_path: Path) -> None:
 
 
 def test_a_frame(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(
-        {"id": [13085.0, None], "when": [pandas.Timestamp("2009-12-01"), pandas.NaT], "n": ["x", "y"]}
-    )
+    import pandas as pd
+
+    frame = pd.DataFrame({"id": [13085.0, None], "when": [pd.Timestamp("2009-12-01"), pd.NaT], "n": ["x", "y"]})
     table = read_frame(frame)
     assert table.columns == ("id", "when", "n")
     assert list(table.rows) == [Row(2, ["13085", "2009-12-01", "x"]), Row(3, ["", "", "y"])]

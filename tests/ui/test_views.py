@@ -138,11 +138,11 @@ def test_watcher_goes_on_after_an_error(crm: crmkit.CRM) -> None:
         if not guarded:
             watcher._run = watcher._unguarded  # type: ignore[attr-defined,method-assign]
         watcher.start()
-        for number in range(2):
+        for number in range(1, 3):
             crm.customers.add(name=f"N{number}")
-            await asyncio.sleep(0.1)
-        if watcher._task is not None and watcher._task.done():
-            watcher._task.exception()
+            await until(lambda wanted=number: len(calls) >= wanted or done(watcher))
+        if done(watcher):
+            watcher._task.exception()  # type: ignore[union-attr]  # looked at, so that asyncio does not complain
         watcher.stop()
         return len(calls)
 
@@ -150,6 +150,14 @@ def test_watcher_goes_on_after_an_error(crm: crmkit.CRM) -> None:
         while True:
             self.look()
             await asyncio.sleep(0.01)
+
+    def done(watcher: live.ChangeWatcher) -> bool:
+        return watcher._task is not None and watcher._task.done()
+
+    async def until(condition: Any) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                await asyncio.sleep(0.01)
 
     live.ChangeWatcher._unguarded = unguarded  # type: ignore[attr-defined]
     try:
