@@ -43,7 +43,7 @@ from crmkit.errors import (
 from crmkit.fields import Personal, Reference, Searchable, Secret, Sensitive, Unique
 from crmkit.hooks import hookimpl
 from crmkit.query import F
-from crmkit.records import Customer, Record
+from crmkit.records import Customer, Part, Record
 from crmkit.values import CardNumber, Code, Country, Email, Iban, Instant, LongText, Money, Phone, TaxId
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ __all__ = [
     "NotTrusted",
     "Page",
     "Panel",
+    "Part",
     "Personal",
     "Phone",
     "Record",

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
+
+from crmkit.errors import Damaged, Refused
 from crmkit.fields import Secret, mask
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
@@ -16,6 +19,7 @@ from crmkit.store.base import Doc
 from crmkit.vault import Vault
 
 REMOVED = ".removed"  # the collection of removed records stands beside its own, under this ending
+SEALED = "c1."  # how the text of an envelope begins
 TAGS = "_bi"  # blind index tags of a document, by field
 
 
@@ -67,6 +71,8 @@ class RecordCodec:
                     tags[name] = self._vault.blind_tag(known.type, name, str(value.value))
             elif klass == "personal" and value is not None:
                 out[name] = self._vault.seal(known.type, name, record, subject, value)
+            elif value is not None and not (isinstance(value, str) and value.startswith(SEALED)):
+                raise Refused(f"{known.type} {record}: {name} is sensitive and not sealed; nothing was written")
         if tags:
             out[TAGS] = tags
         return out
@@ -87,15 +93,17 @@ class RecordCodec:
 
     def opened(self, collection: str, doc: Mapping[str, Any], name: str) -> Any:
         """Return the plain value of a sensitive field. Whoever calls this has audited it or shows only a mask."""
-        known = self._known[collection]
-        return self._vault.open(known.type, name, doc["id"], self.subject(collection, doc), doc[name])
+        known, value = self._known[collection], doc[name]
+        if isinstance(value, Secret):  # in a draft that waits for its transaction
+            return value.value
+        return self._vault.open(known.type, name, doc["id"], self.subject(collection, doc), value)
 
     def secret(self, collection: str, doc: Mapping[str, Any], name: str) -> Secret[Any]:
         """Return a sensitive field as a masked, unopened `Secret`."""
         known, value = self._known[collection], doc[name]
-        fresh = isinstance(value, Secret)  # in a draft that waits for its transaction
+        fresh = isinstance(value, Secret)
         shown = str(value) if fresh else mask(known.fields[name].kind, self.opened(collection, doc, name))
-        return Secret(shown, place=(known.type, doc["id"], name))
+        return Secret(shown, place=(known.type, doc["id"], name), sealed="" if fresh else value)
 
     def record(self, record_type: type[Record], collection: str, doc: Mapping[str, Any]) -> Any:
         """Return the record that a document holds; fields that its type does not know stay behind."""
@@ -103,7 +111,12 @@ class RecordCodec:
         for name, klass in self._sealed.get(collection, ()):
             if klass == "sensitive" and name in doc:
                 values[name] = self.secret(collection, doc, name)
-        return record_type.model_validate(values, context={"trusted": True})
+        try:
+            return record_type.model_validate(values, context={"trusted": True})
+        except ValidationError as error:
+            fields = ", ".join(sorted({".".join(str(part) for part in each["loc"]) for each in error.errors()}))
+        # raised out here, so that the error does not carry pydantic's, which holds the values
+        raise Damaged(f"{info(record_type).type} {doc['id']}: what is stored does not fit its type: {fields}")
 
     def document(self, record: Record) -> Doc:
         """Return the document of a record; sensitive values stay `Secret` objects until they are sealed."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crmkit.binding import Binder, Sealed
-from crmkit.codec import REMOVED
-from crmkit.commits import Commit, Committer
+from crmkit.commits import Commit, Committer, conflict
 from crmkit.drafts import Draft, Drafter
-from crmkit.errors import Conflict, Invalid, NotFound
-from crmkit.query import Condition, Find, In, Page, parse_order, shown
+from crmkit.errors import Invalid, NotFound
+from crmkit.query import ALL, Condition, Find, In, Page, check_limit, parse_order, shown
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
 from crmkit.search import search_words
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from crmkit.store.base import Store
 
 R = TypeVar("R", bound=Record)
-ALL = 2**31  # a page size that no store reaches
+ID = re.compile("[0-9A-Z]{26}")
 
 
 class Collection(Generic[R]):
@@ -88,7 +90,7 @@ class Collection(Generic[R]):
     def __getitem__(self, id: str) -> R:
         record = self.get(id)
         if record is None:
-            raise NotFound(f"no {self._info.type} has the id {id}")
+            raise self._not_found(id)
         return record
 
     def _ipython_key_completions_(self) -> list[str]:
@@ -96,7 +98,7 @@ class Collection(Generic[R]):
 
     def get(self, id: str) -> R | None:
         """Return the record with this id, or None; inside a transaction, as it will be saved."""
-        doc = self._doc(id)
+        doc = self._doc(id) if isinstance(id, str) else None
         return None if doc is None else self._record(doc)
 
     def get_many(self, ids: Sequence[str]) -> list[R]:
@@ -122,26 +124,27 @@ class Collection(Generic[R]):
         Raises:
             Invalid: A field is unknown, a value does not fit it, the limit or the cursor is wrong.
         """
-        if limit < 1:
-            raise Invalid({"limit": "must be 1 or more"})
+        check_limit(limit)
         bound, sealed = self._binder.condition(where)
-        order_by = self._binder.order(parse_order(order))
-        if sealed:
-            docs = self._opened(self._store.find(Find(self._info.plural, bound, order_by, ALL)), sealed)
-            return self._page(docs[:limit], None, order)
-        page = self._store.find(Find(self._info.plural, bound, order_by, limit, after))
+        find = Find(self._info.plural, bound, self._binder.order(parse_order(order)), limit, after)
+        page = self._find_sealed(find, sealed) if sealed else self._store.find(find)
         return self._page(page.records, page.next, order)
 
     def search(self, text: str, limit: int = 20) -> list[R]:
-        """Return the records that match what is being typed: a name, number, mail, phone or id, best first."""
+        """Return the records that match what is being typed: a name, number, mail, phone or id, best first.
+
+        Raises:
+            Invalid: The text is no text, or the limit is wrong.
+        """
         words = search_words(text)
+        check_limit(limit)
         if not words:
-            return self.find(limit=limit).records  # type: ignore[return-value]  # a page's records are a list here
+            return list(self.find(limit=limit))
         return [self._record(doc) for doc in self._store.match(self._info.plural, words, limit)]
 
     def count(self, where: Condition | None = None, *, text: str = "") -> int:
         """Return how many records meet a condition, and match a text being typed."""
-        if text.strip():
+        if search_words(text):
             return len(self._ids(where, None, text))
         bound, sealed = self._binder.condition(where)
         if sealed:
@@ -157,11 +160,20 @@ class Collection(Generic[R]):
         order: str | Sequence[str] | None = None,
         text: str = "",
     ) -> list[R]:
-        """Return the records from position `start` on, for a grid that is scrolled to any place."""
+        """Return the records from position `start` on, for a grid that is scrolled to any place.
+
+        Raises:
+            Invalid: The condition, the order or the text is wrong, or a position is no whole number from 0.
+        """
+        if not all(type(number) is int and number >= 0 for number in (start, count)):
+            raise Invalid({"window": "start and count must be whole numbers from 0"})
         return self.get_many(self._ids(where, order, text)[start : start + count])
 
     def keys(self, field: str) -> dict[Any, str]:
         """Return the id of each record by its stored value of one plain field, for imports."""
+        path, many = self._binder.column(field)
+        if many or path != field:
+            raise Invalid({field: "cannot be a key; only a field of one value can, and no amount"})
         docs = self._store.scan(self._info.plural)
         return {doc[field]: doc["id"] for doc in docs if doc.get(field) is not None}
 
@@ -171,13 +183,18 @@ class Collection(Generic[R]):
         Args:
             fields: Names of plain or personal fields, or dotted paths into them. Money is ``total.minor`` and
                 ``total.currency``; ``total`` alone means its minor units. Dates and instants are ISO text.
+
+        Raises:
+            Invalid: There is no such field, or it is sensitive.
         """
-        paths = [self._binder.path(field).split(".") for field in fields]
+        found = [self._binder.column(field) for field in fields]
+        paths = [path.split(".") for path, _ in found]
         columns: list[list[Any]] = [[] for _ in fields]
         for doc in self._store.scan(self._info.plural):
             for column, path in zip(columns, paths, strict=True):
                 column.append(_at(doc, path))
-        return dict(zip(fields, columns, strict=True))
+        own = [copy.deepcopy(column) if many else column for column, (_, many) in zip(columns, found, strict=True)]
+        return dict(zip(fields, own, strict=True))  # lists and rows are copies: what lies in the store stays as it is
 
     def to_frame(self, where: Condition | None = None) -> Any:
         """Return the records as a pandas DataFrame; sensitive fields are masked. What is done with it is yours."""
@@ -207,7 +224,7 @@ class Collection(Generic[R]):
         record: R = self._drafter.validate(fields)
         return record
 
-    def check(self, record: R | None = None, **fields: Any) -> dict[str, str]:
+    def check(self, record: R | None = None, /, **fields: Any) -> dict[str, str]:
         """Return what is wrong with values being typed, by field; empty means that they can be saved."""
         doc = None if record is None else self._doc(record.id)
         return self._drafter.problems(fields, doc)
@@ -235,11 +252,13 @@ class Collection(Generic[R]):
         Raises:
             Invalid: Nothing is written then.
         """
+        if batch < 1:
+            raise Invalid({"batch": "must be 1 or more"})
         drafts = [self._drafter.add(record) for record in records]
         step = len(drafts) or 1 if atomic else batch
         return self._committer.write_many(drafts, step, reason=reason, progress=progress, part_of=part_of)
 
-    def update(self, record: R | str, **changes: Any) -> R:
+    def update(self, record: R | str, /, **changes: Any) -> R:
         """Save changed fields of a record and return it as it is now.
 
         Args:
@@ -253,17 +272,14 @@ class Collection(Generic[R]):
         id = record if isinstance(record, str) else record.id
         doc = self._existing(id)
         if isinstance(record, Record) and record.rev != doc["rev"]:
-            raise self._conflict(record, doc, changes)
+            raise conflict(record, self._record(doc), changes)
         draft = self._drafter.update(doc, changes)
         if draft is None:
             return self._record(doc)
-        try:
-            self._committer.write([draft])
-        except Conflict:
-            raise self._conflict(self._record(doc), self._existing(id), changes) from None
+        self._committer.write([draft])
         return self._saved(draft)
 
-    def remove(self, record: R | str) -> None:
+    def remove(self, record: R | str, /) -> None:
         """Take a record away; references to it stay, and `restore` brings it back.
 
         Raises:
@@ -272,7 +288,7 @@ class Collection(Generic[R]):
         """
         doc = self._existing(record if isinstance(record, str) else record.id)
         if isinstance(record, Record) and record.rev != doc["rev"]:
-            raise self._conflict(record, doc, {})
+            raise conflict(record, self._record(doc), {})
         self._committer.write([self._drafter.move("remove", doc)])
 
     def restore(self, id: str) -> R:
@@ -282,7 +298,7 @@ class Collection(Generic[R]):
             NotFound: No removed record has this id.
             Invalid: Another record has taken a value that must be unique.
         """
-        doc = self._store.get(self._info.plural + REMOVED, id)
+        doc = self._committer.removed(self._info.plural, id)
         if doc is None:
             raise NotFound(f"no removed {self._info.type} has the id {id}")
         draft = self._drafter.move("restore", doc)
@@ -297,7 +313,7 @@ class Collection(Generic[R]):
     def _existing(self, id: str) -> Mapping[str, Any]:
         doc = self._doc(id)
         if doc is None:
-            raise NotFound(f"no {self._info.type} has the id {id}")
+            raise self._not_found(id)
         return doc
 
     def _record(self, doc: Mapping[str, Any]) -> R:
@@ -315,36 +331,40 @@ class Collection(Generic[R]):
         ids = In("id", tuple(doc["id"] for doc in docs))
         return Page([self._record(doc) for doc in docs], cursor, lambda: self._grid(self._info.type, ids, order=first))
 
-    def _conflict(self, yours: R, doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Conflict:
-        theirs = self._record(doc)
-        fields = tuple(name for name in changes if getattr(theirs, name, None) != getattr(yours, name, None))
-        return Conflict(
-            self._info.type,
-            yours.id,
-            fields,
-            {name: getattr(theirs, name) for name in fields},
-            {name: changes[name] for name in fields},
-        )
+    def _find_sealed(self, find: Find, sealed: list[Sealed]) -> Page[Mapping[str, Any]]:
+        """Return a page of the candidates of a blind index that really match, with the store's cursor."""
+        candidates = self._store.find(replace(find, limit=ALL)).records
+        places = [place for place, doc in enumerate(candidates) if self._matches(doc, sealed)]
+        page = [candidates[place] for place in places[: find.limit]]
+        if len(places) <= find.limit:
+            return Page(page)
+        return Page(page, self._store.find(replace(find, limit=places[find.limit - 1] + 1)).next)
 
     def _opened(self, found: Page[Mapping[str, Any]], sealed: list[Sealed]) -> list[Mapping[str, Any]]:
         """Keep the candidates of a blind index whose opened values really match."""
-        return [
-            doc
-            for doc in found
-            if all(str(self._codec.opened(self._info.plural, doc, match.field)) in match.values for match in sealed)
-        ]
+        return [doc for doc in found if self._matches(doc, sealed)]
+
+    def _matches(self, doc: Mapping[str, Any], sealed: list[Sealed]) -> bool:
+        opened = self._codec.opened
+        return all(str(opened(self._info.plural, doc, match.field)) in match.values for match in sealed)
+
+    def _not_found(self, id: object) -> NotFound:
+        """Return the error for an id that is not there; it repeats no name or mail that was given for one."""
+        if isinstance(id, str) and ID.fullmatch(id):
+            return NotFound(f"no {self._info.type} has the id {id}")
+        return NotFound(f"no {self._info.type} has the id that was given; find() and search() look for other things")
 
     def _ids(self, where: Condition | None, order: str | Sequence[str] | None, text: str) -> list[str]:
         """Return the ids that a grid shows, in order; kept until the store or the question changes."""
-        key = (repr(where), str(order), text, self._store.seq())
+        bound, sealed = self._binder.condition(where)
+        order_by = self._binder.order(parse_order(order))
+        words = search_words(text)
+        key = (repr(bound), sealed, order_by, words, self._store.seq())
         if self._window is None or self._window[0] != key:
-            bound, _ = self._binder.condition(where)
-            order_by = self._binder.order(parse_order(order))
-            words = search_words(text)
             if words and not order_by and bound is None:
                 ids = [doc["id"] for doc in self._store.match(self._info.plural, words, ALL)]
             else:
-                found = self._store.find(Find(self._info.plural, bound, order_by, ALL))
+                found = self._opened(self._store.find(Find(self._info.plural, bound, order_by, ALL)), sealed)
                 matching = {doc["id"] for doc in self._store.match(self._info.plural, words, ALL)} if words else None
                 ids = [doc["id"] for doc in found if matching is None or doc["id"] in matching]
             self._window = (key, ids)

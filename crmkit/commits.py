@@ -8,11 +8,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from crmkit.contributions import Change
+from crmkit.before_commit import BeforeCommit, joined
+from crmkit.codec import REMOVED
 from crmkit.drafts import Draft, Drafter, references
-from crmkit.errors import Conflict, Invalid
-from crmkit.records import new_id, now
-from crmkit.schema import info
+from crmkit.errors import Conflict, CrmError, Invalid
+from crmkit.fields import MASK, Secret
+from crmkit.records import Record, new_id, now
+from crmkit.schema import RecordInfo, info
 from crmkit.store.base import Requirement
 from crmkit.values import instant_text
 
@@ -47,14 +49,13 @@ class Transaction:
     cause: str = field(default_factory=new_id)
 
     def put(self, draft: Draft) -> None:
-        """Take a draft; a second one of the same record replaces the first and keeps what the first expects."""
+        """Take a draft; with an earlier one of the same record it becomes one."""
         first = self.drafts.get(draft.key)
-        if first is not None:
-            draft = _joined(first, draft)
-        if first is not None and first.action == "add" and draft.action == "remove":
+        both = draft if first is None else joined(first, draft)
+        if both is None:
             del self.drafts[draft.key]
         else:
-            self.drafts[draft.key] = draft
+            self.drafts[draft.key] = both
 
 
 _open: ContextVar[Transaction | None] = ContextVar("the innermost open transaction", default=None)
@@ -81,14 +82,21 @@ class Committer:
         actor: Callable[[], str],
         seal_reason: Callable[[str, str], str],
     ) -> None:
-        self._crm = crm
         self._store = store
         self._codec = codec
-        self._registry = registry
         self._actor = actor
         self._seal_reason = seal_reason
-        self.drafters: dict[str, Drafter] = {}  # by record type
-        self.plurals: dict[str, str] = {}
+        self._drafters: dict[str, Drafter] = {}
+        self._plurals: dict[str, str] = {}
+        self._before_commit = BeforeCommit(crm, registry, codec, self._drafters, self._stored)
+
+    def know(self, known: RecordInfo, drafter: Drafter) -> None:
+        """Learn of a record type."""
+        self._drafters[known.type] = drafter
+        self._plurals[known.type] = known.plural
+
+    def _stored(self, type: str, id: str) -> Mapping[str, Any] | None:
+        return self._store.get(self._plurals[type], id)
 
     # ------------------------------------------------------------------ transactions
 
@@ -130,10 +138,19 @@ class Committer:
             transaction.reads[collection, id] = self._store.get(collection, id)
         return transaction.reads[collection, id]
 
+    def removed(self, collection: str, id: str) -> Mapping[str, Any] | None:
+        """Return the document of a removed record, one that the open transaction removes included."""
+        transaction = self._current()
+        draft = transaction.drafts.get((collection, id)) if transaction else None
+        if draft is not None:
+            return draft.doc if draft.action == "remove" else None
+        return self._store.get(collection + REMOVED, id)
+
     # ------------------------------------------------------------------ writing
 
     def write(self, drafts: Sequence[Draft]) -> None:
         """Write drafts in one commit, or leave them to the open transaction."""
+        self._before_commit.refuse_saving_inside()
         transaction = self._current()
         if transaction is None:
             self._commit(drafts, new_id(), None)
@@ -151,13 +168,14 @@ class Committer:
         part_of: Commit | None = None,
     ) -> Commit:
         """Write drafts in batches of `step` under one cause; twins among them are refused before the first batch."""
+        self._before_commit.refuse_saving_inside()
+        _refuse_twins(drafts)
         transaction = self._current()
         if transaction is not None:
             cause = transaction.cause
             self.write(drafts)
         else:
             cause = part_of.id if part_of else new_id()
-            _refuse_twins(drafts)
             for start in range(0, len(drafts), step):
                 self._commit(drafts[start : start + step], cause, reason)
                 if progress:
@@ -165,70 +183,56 @@ class Committer:
         return Commit(cause, len(drafts))
 
     def _commit(self, drafts: Sequence[Draft], cause: str, reason: str | None) -> None:
-        drafts = self._asked(drafts)
+        drafts = self._before_commit.ask(drafts)
         writes = [write for draft in drafts for write in draft.writes()]
         requires = dict.fromkeys(needed for draft in drafts for needed in self._requirements(draft))
         meta = {"at": instant_text(now()), "actor": self._actor(), "cause": cause}
         if reason:
             meta["reason"] = self._seal_reason(reason, cause)
+        if not writes:  # plugins took everything back
+            return
         try:
             self._store.commit(writes, meta, tuple(requires))
+            return
         except Conflict as conflict:
-            types = {plural: name for name, plural in self.plurals.items()}
-            raise Conflict(types.get(conflict.type, conflict.type), conflict.id) from None
+            place = conflict.type.removesuffix(REMOVED), conflict.id
+        raise self._conflict(next(draft for draft in drafts if draft.key == place))
 
     def _requirements(self, draft: Draft) -> Iterator[Requirement]:
+        """Yield what must exist: what the draft refers to and did not before; what it did may have been removed."""
         for name in draft.changed:
-            for path, target, id in references(info(draft.record_type).fields[name], draft.doc.get(name)):
-                if target in self.plurals:  # the type of an absent plugin cannot be checked
-                    yield Requirement(self.plurals[target], id, path)
+            spec = info(draft.record_type).fields[name]
+            old = {id for _, _, id in references(spec, (draft.before or {}).get(name))}
+            for path, target, id in references(spec, draft.doc.get(name)):
+                if target in self._plurals and id not in old:  # the type of an absent plugin cannot be checked
+                    yield Requirement(self._plurals[target], id, path)
 
-    # ------------------------------------------------------------------ plugins
-
-    def _asked(self, drafts: Sequence[Draft]) -> Sequence[Draft]:
-        """Let plugins adjust, add to or refuse what is about to be written."""
-        if not self._registry.has("crm_before_commit"):
-            return drafts
-        changes = tuple(draft.change(self._codec) for draft in drafts)
-        known = dict(zip(((change.type, change.id) for change in changes), drafts, strict=True))
-        adjusted: dict[tuple[str, str], Change] = {}
-        for _, call in self._registry.chain("crm_before_commit", crm=self._crm):
-            for change in call(changes=changes) or ():
-                adjusted[change.type, change.id] = change
-            if adjusted:
-                kept = tuple(adjusted.get((change.type, change.id), change) for change in changes)
-                added = tuple(change for key, change in adjusted.items() if key not in known)
-                changes = kept + added
-        for key, change in adjusted.items():
-            known[key] = self._redrafted(known.get(key), change)
-        return list(known.values())
-
-    def _redrafted(self, draft: Draft | None, change: Change) -> Draft:
-        """Return the draft of a change that a plugin adjusted or added, checked again."""
-        drafter = self.drafters.get(change.type)
-        if drafter is None:
-            raise Invalid({"type": f"{change.type!r} is not a record type"})
-        if draft is None or draft.action in ("remove", "restore"):
-            if draft is not None:
-                return draft
-            plural = self.plurals[change.type]
-            doc = self._store.get(plural, change.id)
-            if doc is None:
-                return drafter.add({**change.fields, "id": change.id})
-            return drafter.update(doc, change.fields) or drafter.move("update", doc)
-        if draft.action == "add":
-            record = draft.record
-            given = {name: getattr(record, name) for name in ("id", "created_at")}
-            return drafter.add({**given, **change.fields})
-        return drafter.update(draft.before or {}, change.fields) or draft
+    def _conflict(self, draft: Draft) -> CrmError:
+        """Return what to raise where somebody else was faster."""
+        known = info(draft.record_type)
+        theirs = self._store.get(*draft.key)
+        if draft.before is None:
+            return Invalid({"id": "is taken by another record"}, known.type)
+        if theirs is None or draft.record is None:
+            return Conflict(known.type, draft.doc["id"])
+        read = draft.was or self._codec.record(draft.record_type, known.plural, draft.before)
+        stored = self._codec.record(draft.record_type, known.plural, theirs)
+        return conflict(read, stored, {name: getattr(draft.record, name) for name in draft.changed})
 
 
-def _joined(first: Draft, second: Draft) -> Draft:
-    """Return two drafts of one record as one, against what is stored."""
-    action = "add" if first.action == "add" and second.action == "update" else second.action
-    doc = second.doc if second.action == "remove" else {**second.doc, "rev": first.doc["rev"]}
-    changed = tuple(dict.fromkeys((*first.changed, *second.changed)))
-    return Draft(second.record_type, action, doc, first.expect, first.before, first.was, second.record, changed)
+def conflict(read: Record, theirs: Record, yours: Mapping[str, Any]) -> Conflict:
+    """Return the conflict between what is stored now and what the caller wants to save.
+
+    Args:
+        read: The record that the caller had read.
+        theirs: The record that is stored now.
+        yours: The caller's values by field; sensitive ones are masked in the conflict.
+    """
+    known = info(type(read))
+    fields = tuple(name for name in yours if getattr(theirs, name, None) != getattr(read, name, None))
+    masked: dict[str, Any] = {name: Secret(MASK * 6) for name in fields if known.fields[name].klass == "sensitive"}
+    stored = {name: getattr(theirs, name) for name in fields}
+    return Conflict(known.type, read.id, fields, stored, {name: yours[name] for name in fields} | masked)
 
 
 def _refuse_twins(drafts: Iterable[Draft]) -> None:
@@ -236,8 +240,8 @@ def _refuse_twins(drafts: Iterable[Draft]) -> None:
     seen: dict[tuple[str, str, Any], int] = {}
     for number, draft in enumerate(drafts, 1):
         known = info(draft.record_type)
-        for spec in known.fields.values():
-            if spec.unique and spec.name in draft.doc:
-                first = seen.setdefault((known.plural, spec.name, draft.doc[spec.name]), number)
+        for name in ("id", *(spec.name for spec in known.fields.values() if spec.unique)):
+            if name in draft.doc:
+                first = seen.setdefault((known.plural, name, draft.doc[name]), number)
                 if first != number:
-                    raise Invalid({spec.name: f"is the same in records {first} and {number}"}, known.type)
+                    raise Invalid({name: f"is the same in records {first} and {number}"}, known.type)

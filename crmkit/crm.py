@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import getpass
 import importlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import replace
 from datetime import date, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -19,7 +19,7 @@ from crmkit.collection import Collection
 from crmkit.commits import Committer
 from crmkit.contributions import Analysis, Entry, Failure, Result, View
 from crmkit.drafts import Drafter
-from crmkit.errors import Conflict, Invalid, NotFound
+from crmkit.errors import Conflict, Damaged, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.profile import Profile, read_profile
 from crmkit.query import Condition, Page
@@ -29,9 +29,9 @@ from crmkit.schema import adapter, info
 from crmkit.search import search_text
 from crmkit.store.base import Change
 from crmkit.store.tiny import TinyStore
-from crmkit.timeline import newest_first
+from crmkit.timeline import newest_first, told_by
 from crmkit.vault import Vault
-from crmkit.workspace import Workspace
+from crmkit.workspace import Workspace, fingerprints
 
 if TYPE_CHECKING:
     from crmkit.transfer import ImportPlan
@@ -56,17 +56,20 @@ class CRM:
         self.workspace = workspace
         self.profile: Profile = read_profile(workspace.profile)
         self.zone = ZoneInfo(self.profile.time_zone)
-        self._user = getpass.getuser()
+        self._user = _user_name()
         self._vault = Vault.unlock(workspace.keys)
         self._codec = RecordCodec(self._vault)
         self._store = TinyStore(workspace.data, self._codec)
-        self._registry = Registry(strict=strict)
+        self._registry = Registry([Customer], dir(CRM), strict=strict)
         self._committer = Committer(
             self, self._store, self._codec, self._registry, lambda: self.actor, self._sealed_reason
         )
         self._collections: dict[str, Collection[Any]] = {}
-        self._take_type(Customer)
-        self._load_plugins(plugins)
+        try:
+            self._load_plugins(plugins)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"<CRM {self.profile.name}: {', '.join(f'{len(c):,} {name}' for name, c in self._by_plural().items())}>"
@@ -104,6 +107,9 @@ class CRM:
         """
         registered = self._registry.register(plugin, name)
         self._take_types()
+        state = self.plugins[registered]
+        if state.state == "failed":
+            raise Invalid({"plugin": state.reason}, registered)
         return registered
 
     def _load_plugins(self, objects: Iterable[object]) -> None:
@@ -111,17 +117,31 @@ class CRM:
             self._registry.load_default(dotted)
         for requirement in self.profile.plugins:
             self._registry.load_entry_point(requirement)
-        trusted = self._vault.trusted_code() == self.workspace.code()
-        for path in self.workspace.plugin_files():
-            self._registry.load_file(path, trusted=trusted)
-        for plugin in objects:
-            self._registry.register(plugin)
+        self._load_files()
         self._take_types()
+        for plugin in objects:
+            self.register(plugin)
+
+    def _load_files(self) -> None:
+        sources, trusted = self.workspace.sources(), self._vault.trusted_code()
+        changed = "changed since you trusted it" if trusted else "waits until you trust this workspace"
+        for path, source in sources.items():
+            if trusted == fingerprints(sources):
+                self._registry.load_file(path, source)
+            else:
+                self._registry.wait(path, f"{changed}: crmkit plugins trust")
 
     def _take_types(self) -> None:
+        """Make the collections of all record types; a plugin whose type does not fit what is stored is taken out."""
         for record_type in self._registry.contributions("crm_record_types"):
             if record_type not in self.types:
-                self._take_type(record_type)
+                provider = self._registry.provider(record_type)
+                try:
+                    self._take_type(record_type)
+                except Damaged as error:
+                    if provider == "crmkit":
+                        raise
+                    self._registry.fail(provider, error)
 
     def _take_type(self, record_type: type[Record]) -> None:
         known = info(record_type)
@@ -130,8 +150,7 @@ class CRM:
             record_type, self._context({}, {}), lambda field, value: self._vault.blind_tags(known.type, field, value)
         )
         self._codec.know(known)
-        self._committer.drafters[known.type] = drafter
-        self._committer.plurals[known.type] = known.plural
+        self._committer.know(known, drafter)
         unique = tuple(spec.name for spec in known.fields.values() if spec.unique)
         self._store.register(known.plural, unique=unique, text=search_text)
         self._store.register(known.plural + REMOVED)
@@ -175,10 +194,11 @@ class CRM:
 
     def __getattr__(self, name: str) -> Collection[Any]:
         collections: dict[str, Collection[Any]] = self.__dict__.get("_collections", {})
-        for collection in collections.values():
-            if collection.info.plural == name:
-                return collection
-        raise AttributeError(f"CRM has no {name!r}; collections are {', '.join(self._by_plural())}")
+        known = [collection.info for collection in collections.values()]
+        for each in known:
+            if each.plural == name:
+                return collections[each.type]
+        raise AttributeError(f"CRM has no {name!r}; collections are {', '.join(each.plural for each in known)}")
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._by_plural()]
@@ -250,10 +270,10 @@ class CRM:
         spec = collection.info.fields.get(field)
         if spec is None or spec.klass != "sensitive":
             raise Invalid({field: "is not a sensitive field; read it as an attribute"})
-        if not reason.strip():
+        if not isinstance(reason, str) or not reason.strip():
             raise Invalid({"reason": "say why; it is kept in the audit log"})
         with self._store.lock():
-            doc = self._store.get(collection.info.plural, record.id)
+            doc = self._committer.document(collection.info.plural, record.id)
             if doc is None:
                 raise NotFound(f"no {collection.info.type} has the id {record.id}")
             if field not in doc:
@@ -320,9 +340,8 @@ class CRM:
             limit: The most entries.
             after: `Page.next` of the page before.
         """
-        told = self._registry.ask("crm_timeline", crm=self, customer=customer)
-        entries = [replace(entry, provider=plugin) for plugin, answer in told for entry in answer or ()]
-        return newest_first(entries, kinds, limit, after)
+        told = self._registry.ask("crm_timeline", told_by, crm=self, customer=customer)
+        return newest_first([entry for entries in told for entry in entries], kinds, limit, after)
 
     # ------------------------------------------------------------------ changes of others
 
@@ -365,6 +384,13 @@ class CRM:
     def verify(self) -> list[str]:
         """Read every frame and the audit log again and return what is wrong; empty when all is well."""
         return [*self._store.verify(), *self._vault.audit.verify()]
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without an account, as in some containers
+        return f"user {os.getuid()}"
 
 
 def _ui() -> Any:

@@ -68,8 +68,14 @@ class Draft:
         before = self.was
         if before is None and self.before is not None:
             before = codec.record(self.record_type, plural, self.before)
-        fields = {name: getattr(self.record, name) for name in self.changed} if self.record else {}
-        return Change(info(self.record_type).type, id, self.action, before, fields)
+        return Change(info(self.record_type).type, id, self.action, before, self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        """Return the new values of the changed fields; a secret that waits to be sealed is in the document only."""
+        if self.record is None:
+            return {}
+        waiting = {name: value for name in self.changed if isinstance(value := self.doc.get(name), Secret)}
+        return {name: getattr(self.record, name) for name in self.changed} | waiting
 
 
 class Drafter:
@@ -98,19 +104,27 @@ class Drafter:
         Raises:
             Invalid: With all problems, by field.
         """
-        self._refuse_foreign_secrets(raw, own=None)
-        self._refuse_bad_text(raw)
+        raw = {name: value for name, value in raw.items() if not self._says_nothing(name, value)}
+        problems = self._refusals(raw, own=None)
+        context = self._context(raw, {})
         try:
-            return self._type.model_validate(dict(raw), context=self._context(raw, {}))
-        except ValidationError as error:
-            raise invalid(error, self._type) from None
+            record = self._validated({name: value for name, value in raw.items() if name not in problems}, context)
+        except Invalid as error:
+            problems = error.problems | problems
+        if problems:
+            raise Invalid(problems, self._info.type)
+        return record
 
     def add(self, given: Record | Mapping[str, Any]) -> Draft:
-        """Draft a new record."""
-        record = self.validate(given) if isinstance(given, Mapping) else given
+        """Draft a new record; a record that is given is checked as its fields would be."""
+        if isinstance(given, self._type):
+            fields = {name: getattr(given, name, None) for name in ("id", "created_at", *self._info.fields)}
+        elif isinstance(given, Mapping):
+            fields = dict(given)
+        else:
+            raise Invalid({"record": f"must be a {self._info.type}, or a mapping of its fields"}, self._info.type)
+        record = self.validate(fields)
         doc = self._codec.document(record)
-        if record is given:  # made by somebody else, perhaps without the door
-            self._refuse_bad_text(doc)
         doc["rev"] = 1
         changed = tuple(name for name in self._info.fields if name in doc)
         return Draft(self._type, "add", doc, NEW, None, None, record, changed)
@@ -123,10 +137,7 @@ class Drafter:
         current = self._codec.record(self._type, self._info.plural, doc)
         merged = {**{name: getattr(current, name) for name in self._type.model_fields}, **values}
         context = {**self._context(changes, doc), "trusted": True, "changed": frozenset(values)}
-        try:
-            record = self._type.model_validate(merged, context=context)
-        except ValidationError as error:
-            raise invalid(error, self._type) from None
+        record = self._validated(merged, context)
         new = self._patched(doc, record, values)
         changed = tuple(name for name in self._info.fields if new.get(name) != doc.get(name))
         if not changed:
@@ -152,19 +163,27 @@ class Drafter:
             return error.problems
         return {}
 
-    # ------------------------------------------------------------------ parts of an update
+    # ------------------------------------------------------------------ parts
+
+    def _validated(self, values: Mapping[str, Any], context: dict[str, Any]) -> Any:
+        try:
+            return self._type.model_validate(values, context=context)
+        except ValidationError as error:
+            problem = invalid(error, self._type)
+        raise problem  # out here, so that it does not carry pydantic's error, which holds the values
 
     def _changed_values(self, doc: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-        self._refuse_foreign_secrets(changes, own=doc["id"])
-        self._refuse_bad_text(changes)
-        context, values, problems = self._context(changes, doc), {}, {}
+        context, values = self._context(changes, doc), {}
+        problems = self._refusals(changes, own=doc["id"])
         for name, value in changes.items():
             spec = self._info.fields.get(name)
+            if name in problems:
+                continue
             if spec is None:
                 problems[name] = self._not_a_field(name)
             elif isinstance(value, Secret) and value.place is not None:
                 continue  # the record's own unopened secret means: leave it as it is
-            elif value is None or value == "":
+            elif self._says_nothing(name, value):
                 if spec.required:
                     problems[name] = "is required"
                 values[name] = self._type.model_fields[name].get_default(call_default_factory=True)
@@ -202,21 +221,37 @@ class Drafter:
             if spec.klass == "sensitive" and isinstance(new.get(spec.name), str):
                 new[spec.name] = Secret("", self._codec.opened(self._info.plural, doc, spec.name))
 
-    def _refuse_foreign_secrets(self, raw: Mapping[str, Any], own: str | None) -> None:
-        for name, value in raw.items():
-            if isinstance(value, Secret) and value.place not in (None, (self._info.type, own, name)):
-                raise Invalid({name: "is the secret of another record or field; reveal it and give the value"})
+    def _says_nothing(self, name: str, value: Any) -> bool:
+        """Return whether a raw value means that there is none."""
+        if value is None or (isinstance(value, str) and not value):
+            return True
+        spec = self._info.fields.get(name)
+        return spec is not None and spec.kind == "country" and str(value).casefold() in ("unspecified", "unknown")
 
-    def _refuse_bad_text(self, raw: Mapping[str, Any]) -> None:
-        bad = [name for name, value in raw.items() if has_bad_text(value)]
-        if bad:
-            why = "holds a character that not every store can keep (U+0000, or half of a surrogate pair)"
-            raise Invalid(dict.fromkeys(bad, why), self._info.type)
+    def _refusals(self, raw: Mapping[str, Any], own: str | None) -> dict[str, str]:
+        """Return what is wrong, by field, with raw values that pydantic would take."""
+        problems = {}
+        for name, value in raw.items():
+            spec = self._info.fields.get(name)
+            if isinstance(value, Secret) and value.place not in (None, (self._info.type, own, name)):
+                problems[name] = "is the secret of another record or field; reveal it and give the value"
+            elif has_bad_text(value):
+                problems[name] = "holds a character that not every store can keep (U+0000, or half of a surrogate pair)"
+            elif spec is not None and spec.kind in ("date", "instant") and _is_number(value):
+                problems[name] = "is a number; write a date as 2026-11-22"
+            elif name in ("rev", "updated_at"):
+                problems[name] = self._not_a_field(name)
+        return problems
 
     def _not_a_field(self, name: str) -> str:
         if name in KEPT_BY_CRMKIT:
             return "is kept by crmkit and cannot be set"
         return f"is not a field of {self._info.type}{self._info.nearest(name)}"
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value would be taken for seconds since 1970."""
+    return isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
 
 
 def references(spec: FieldSpec, value: Any) -> Iterator[tuple[str, str, str]]:
@@ -228,7 +263,8 @@ def references(spec: FieldSpec, value: Any) -> Iterator[tuple[str, str, str]]:
             yield spec.name, spec.target, each
     elif spec.kind == "parts":
         linked = [part for part in spec.parts if part.kind == "reference"]
-        for number, row in enumerate(value or (), 1):
+        rows = [value] if isinstance(value, Mapping) else value or ()
+        for number, row in enumerate(rows, 1):
             for part in linked:
                 for name, target, id in references(part, row.get(part.name)):
                     yield f"{spec.name}.{number}.{name}", target, id

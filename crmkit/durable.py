@@ -28,9 +28,10 @@ def unframe(line: bytes) -> bytes | None:
 
 
 def make_folder(path: Path, mode: int = FOLDER_MODE) -> None:
-    """Create the folder, and its parents, with exactly this mode."""
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(mode)
+    """Create the folder with exactly this mode, and its parents with their usual one; leave it where it exists."""
+    if not path.is_dir():
+        path.mkdir(parents=True)
+        path.chmod(mode)
 
 
 def open_file(path: Path, flags: int = os.O_RDWR, mode: int = FILE_MODE) -> int:

@@ -33,7 +33,7 @@ class Conflict(CrmError):
     Attributes:
         type: The record type, for example ``"customer"``.
         id: The id of the record.
-        fields: The fields that both sides changed, or that the caller wanted to change.
+        fields: The fields that both sides changed; empty where the other side changed only other fields.
         theirs: Those fields as they are stored now.
         yours: Those fields as the caller wanted them.
     """
@@ -52,7 +52,11 @@ class Conflict(CrmError):
         self.theirs = dict(theirs or {})
         self.yours = dict(yours or {})
         which = f" ({', '.join(fields)})" if fields else ""
+        self._arguments = type, id, fields, self.theirs, self.yours
         super().__init__(f"{type} {id} was changed by somebody else since it was read{which}; read it again")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Conflict, self._arguments
 
 
 class NotFound(CrmError, KeyError):
@@ -74,6 +78,9 @@ class Invalid(CrmError, ValueError):
         self.subject = subject
         what = "; ".join(f"{field}: {problem}" for field, problem in self.problems.items())
         super().__init__(f"{subject}: {what}" if subject else what)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Invalid, (self.problems, self.subject)
 
 
 class Refused(CrmError):

@@ -6,6 +6,7 @@ found by walking the whole annotation, because pydantic drops those inside a uni
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
@@ -18,6 +19,7 @@ from crmkit.errors import Refused
 T = TypeVar("T")
 FieldClass = Literal["plain", "personal", "sensitive"]
 MASK = "•"
+ID_FORM = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")  # a ULID, upper case
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Reference(str, Generic[T]):
         if isinstance(value, cls):
             return value
         text = getattr(value, "id", value)
-        if not isinstance(text, str) or len(text) != 26 or not text.isalnum() or text != text.upper():
+        if not isinstance(text, str) or not ID_FORM.fullmatch(text):
             raise ValueError("must be a record or the id of one")
         return cls(text)
 
@@ -97,12 +99,15 @@ class Secret(Generic[T]):
     one that is opened. One that was just typed in carries its value until it is sealed.
     """
 
-    __slots__ = ("_mask", "_place", "_value")
+    __slots__ = ("_mask", "_place", "_sealed", "_value")
 
-    def __init__(self, mask: str, value: T | None = None, place: tuple[str, str, str] | None = None) -> None:
+    def __init__(
+        self, mask: str, value: T | None = None, place: tuple[str, str, str] | None = None, sealed: str = ""
+    ) -> None:
         self._mask = mask
         self._value = value
         self._place = place
+        self._sealed = sealed  # only compared: two values may have one mask
 
     @property
     def value(self) -> T:
@@ -134,7 +139,8 @@ class Secret(Generic[T]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return (self._place, self._mask, self._value) == (other._place, other._mask, other._value)
+        mine = self._place, self._mask, self._sealed, self._value
+        return mine == (other._place, other._mask, other._sealed, other._value)
 
     def __hash__(self) -> int:
         return hash((self._place, self._mask))
@@ -154,9 +160,11 @@ class Secret(Generic[T]):
         inner = get_args(source)[0] if get_args(source) else str
         kind = next((mark.name for mark in marks(inner) if isinstance(mark, Kind)), "")
 
-        def check(value: Any, validate: ValidatorFunctionWrapHandler, _: ValidationInfo) -> Secret[Any]:
+        def check(value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Secret[Any]:
             if isinstance(value, Secret):
-                return value
+                if value.place is not None or (info.context and info.context.get("trusted")):
+                    return value
+                value = value._value  # carried along from a record that somebody else made: checked like any other
             if isinstance(value, str) and MASK in value:
                 raise ValueError("is a mask, not a value; give the whole value or leave the field as it is")
             plain = validate(value)

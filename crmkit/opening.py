@@ -14,7 +14,7 @@ from crmkit.profile import Profile, problems, write_profile
 from crmkit.records import new_id
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault
-from crmkit.workspace import Workspace, locate, safe_name
+from crmkit.workspace import Workspace, fingerprints, locate, safe_name
 
 
 def create(
@@ -43,10 +43,14 @@ def create(
     except ValidationError as error:
         raise Invalid(problems(error), "settings") from None
     place.make_folders()
-    workspace_id = new_id()
-    Vault.create(place.keys, workspace_id).close()
-    TinyStore.create(place.data, workspace_id)
-    write_profile(place.profile, profile)
+    try:
+        workspace_id = new_id()
+        Vault.create(place.keys, workspace_id).close()
+        TinyStore.create(place.data, workspace_id)
+        write_profile(place.profile, profile)
+    except BaseException:
+        place.take_back()
+        raise
     return CRM(place)
 
 
@@ -70,7 +74,7 @@ def open(folder: str | os.PathLike[str] | None = None, *, plugins: Iterable[obje
 def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
     """Trust the code in a workspace's plugins folder, as it is now, for this user; returns the names of its files."""
     workspace = locate(folder)
-    code = workspace.code()
+    code = fingerprints(workspace.sources())
     vault = Vault.unlock(workspace.keys)
     vault.trust_code(code)
     vault.close()

@@ -41,7 +41,17 @@ class Profile(BaseModel):
     @field_validator("currency")
     @classmethod
     def _known_currency(cls, value: str) -> str:
-        currency_digits(value)
+        try:
+            currency_digits(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a currency; give an ISO 4217 code such as EUR") from None
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _printable_name(cls, value: str) -> str:
+        if not value.isprintable() or not value.strip():
+            raise ValueError("must be one line of printable text")
         return value
 
     @field_validator("country")

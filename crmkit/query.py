@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 from crmkit.errors import Invalid
 
 T = TypeVar("T")
+ALL = 2**31  # the largest page that can be asked for; no store holds as many records
 Operator = Literal["==", "!=", "<", "<=", ">", ">=", "startswith", "contains"]
 
 
@@ -131,6 +132,8 @@ class FieldRef:
 
     def isin(self, values: Iterable[Any]) -> Condition:
         """Return the condition that the value is one of `values`."""
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise Invalid({self.path: f"isin takes a list of values; for a single one ask F.{self.path} == value"})
         return In(self.path, tuple(values))
 
     def has(self, value: Any) -> Condition:
@@ -223,12 +226,21 @@ def shown(value: object, show: Callable[[], Any] | None) -> Any:
 
 def parse_order(order: str | Sequence[str] | None) -> tuple[Order, ...]:
     """Return sort keys for ``"-created_at"`` or ``("country", "-name")``; a minus sign means descending."""
-    if not order:
-        return ()
-    names = (order,) if isinstance(order, str) else tuple(order)
-    if not all(isinstance(name, str) and name.lstrip("-") for name in names):
+    if order is None or isinstance(order, str):
+        order = (order,) if order else ()
+    if not isinstance(order, Sequence) or not all(isinstance(name, str) and name.lstrip("-") for name in order):
         raise Invalid({"order": "give field names, each with a minus sign in front for descending order"})
-    return tuple(Order(name.removeprefix("-"), name.startswith("-")) for name in names)
+    return tuple(Order(name.removeprefix("-"), name.startswith("-")) for name in order)
+
+
+def check_limit(limit: object) -> None:
+    """Refuse a page size that is none.
+
+    Raises:
+        Invalid: It is not a whole number from 1 to `ALL`.
+    """
+    if type(limit) is not int or not 1 <= limit <= ALL:
+        raise Invalid({"limit": f"must be a whole number from 1 to {ALL:,}"})
 
 
 def paths(condition: Condition | None) -> Iterator[str]:

@@ -23,9 +23,22 @@ from pydantic import (
     model_validator,
 )
 
-from crmkit.fields import Personal, Reference, Searchable, Sensitive, Unique
+from crmkit.errors import Refused
+from crmkit.fields import ID_FORM, Personal, Reference, Searchable, Sensitive, Unique
 from crmkit.schema import Declared
-from crmkit.values import CardNumber, Code, Country, Email, Iban, Instant, LongText, Phone, TaxId, from_context
+from crmkit.values import (
+    CardNumber,
+    Code,
+    Country,
+    Email,
+    Iban,
+    Instant,
+    LongText,
+    Phone,
+    TaxId,
+    from_context,
+    unless_trusted,
+)
 
 
 def new_id() -> str:
@@ -35,18 +48,41 @@ def new_id() -> str:
     return str(ULID())
 
 
+def _record_id(value: str, _: ValidationInfo) -> str:
+    if not ID_FORM.fullmatch(value):
+        raise ValueError("must be a ULID of 26 characters")
+    return value
+
+
 def now() -> datetime:
     """Return the present instant, in UTC."""
     return datetime.now(UTC)
 
 
-class Record(BaseModel):
-    """The base of every record type; frozen, and its text never shows a field's value."""
+class Part(BaseModel):
+    """The base of what is frozen and shows no value of its fields: rows nested in a record, and records."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+
+    def __setattr__(self, name: str, value: Any) -> None:  # pydantic's own error would show the value
+        raise Refused(f"a {type(self).__name__} is frozen; save changes with update(record, {name}=…)")
+
+    def __delattr__(self, name: str) -> None:
+        raise Refused(f"a {type(self).__name__} is frozen; save changes with update(record, {name}=None)")
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield from ()
+
+    def __str__(self) -> str:
+        return repr(self)
+
+
+class Record(Part):
+    """The base of every record type."""
+
     __info__: ClassVar[Declared]
 
-    id: str = Field(default_factory=new_id)
+    id: Annotated[str, AfterValidator(unless_trusted(_record_id))] = Field(default_factory=new_id)
     rev: int = 0
     created_at: Instant = Field(default_factory=now)
     updated_at: Instant = Field(default_factory=now)
@@ -63,17 +99,6 @@ class Record(BaseModel):
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield None, self.id
 
-    def __str__(self) -> str:
-        return repr(self)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _nothing(cls, data: Any, info: ValidationInfo) -> Any:
-        """Take empty text for nothing."""
-        if from_context(info, "trusted") or not isinstance(data, Mapping):
-            return data
-        return {name: value for name, value in data.items() if value is not None and value != ""}
-
 
 def has_bad_text(value: Any) -> bool:
     """Return whether a raw value holds U+0000 or a lone surrogate anywhere."""
@@ -81,7 +106,9 @@ def has_bad_text(value: Any) -> bool:
         return "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value))
     if isinstance(value, Mapping):
         return any(has_bad_text(part) for pair in value.items() for part in pair)
-    if isinstance(value, list | tuple | set):
+    if isinstance(value, BaseModel):
+        return has_bad_text(dict(value))
+    if isinstance(value, list | tuple | set | frozenset):
         return any(has_bad_text(part) for part in value)
     return False
 
@@ -92,17 +119,12 @@ def _not_blank(value: str) -> str:
     return value
 
 
-class ContactPoint(BaseModel):
+class ContactPoint(Part):
     """One further way to reach a customer."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
 
     kind: Literal["email", "phone", "address"]
     value: Personal[str]
     label: str = ""
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        yield "kind", self.kind
 
     @model_validator(mode="after")
     def _normalised(self, info: ValidationInfo) -> Self:
@@ -152,11 +174,3 @@ class Customer(Record, type="customer", plural="customers"):
     interests: tuple[str, ...] = _in("Notes", default=())
     source: str | None = _in("Notes", help="Where this customer came from.")
     notes: Personal[LongText] | None = _in("Notes")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_country(cls, data: Any) -> Any:
-        """Take a country that is said to be unspecified for none."""
-        if isinstance(data, Mapping) and str(data.get("country")).casefold() in ("unspecified", "unknown"):
-            return {name: value for name, value in data.items() if name != "country"}
-        return data

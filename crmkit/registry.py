@@ -10,30 +10,36 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import os
+import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import Any, Literal, TypeVar
 
 import pluggy
 
 from crmkit import hooks
-from crmkit.contributions import Failure
+from crmkit.contributions import Analysis, Failure, Page, Panel
 from crmkit.errors import CrmError, Invalid
-from crmkit.schema import info
+from crmkit.schema import info, refuse_bad_type
 
 DEFAULT_PLUGINS = (
     "crmkit.plugins.operational.catalog",
     "crmkit.plugins.collaborative.interactions",
     "crmkit.plugins.analytical.revenue",
 )
-CONTRIBUTIONS = ("crm_record_types", "crm_views", "crm_analyses")
+CONTRIBUTIONS: dict[str, tuple[type[Any], ...]] = {
+    "crm_record_types": (type,),
+    "crm_views": (Page, Panel),
+    "crm_analyses": (Analysis,),
+}
+T = TypeVar("T")
 State = Literal["active", "disabled", "waiting", "failed", "incompatible"]
 
 _asking: ContextVar[str | None] = ContextVar("plugin that is being called", default=None)
@@ -80,13 +86,17 @@ class PluginTable(Sequence[PluginState]):
 class Registry:
     """The plugins of one open CRM."""
 
-    def __init__(self, *, strict: bool = False) -> None:
+    def __init__(
+        self, core_types: Sequence[type[Any]] = (), reserved: Collection[str] = (), *, strict: bool = False
+    ) -> None:
         self.failures: list[Failure] = []
+        self._reserved = reserved
         self._strict = strict
         self._manager = pluggy.PluginManager(hooks.PROJECT)
         self._manager.add_hookspecs(hooks)
         self._states: dict[str, PluginState] = {}
-        self._given: dict[str, dict[str, tuple[Any, ...]]] = {}  # plugin -> hook -> contributions
+        core = {hook: tuple(core_types) if hook == "crm_record_types" else () for hook in CONTRIBUTIONS}
+        self._given: dict[str, dict[str, tuple[Any, ...]]] = {"crmkit": core}  # plugin -> hook -> contributions
         self._disabled = {name for name in os.environ.get("CRMKIT_DISABLE_PLUGINS", "").split(",") if name}
 
     # ------------------------------------------------------------------ loading
@@ -110,13 +120,18 @@ class Registry:
         else:
             self._load(name, "installed", point.load, version)
 
-    def load_file(self, path: Path, *, trusted: bool) -> None:
-        """Load a file of the workspace's plugins folder, or let it wait until its user trusts it."""
-        if trusted:
-            self._load(path.stem, "workspace", lambda: _import_file(path))
-        else:
-            reason = "wait until you trust this workspace: crmkit plugins trust"
-            self._states[path.stem] = PluginState(path.stem, "waiting", "workspace", reason=reason)
+    def load_file(self, path: Path, source: bytes) -> None:
+        """Load a trusted file of the workspace's plugins folder.
+
+        Args:
+            path: Where it is.
+            source: What it held when it was compared with what the user trusts; just this is run.
+        """
+        self._load(path.stem, "workspace", lambda: _run(path, source))
+
+    def wait(self, path: Path, reason: str) -> None:
+        """List a file of the workspace's plugins folder that is not trusted; nothing of it is run."""
+        self._states[path.stem] = PluginState(path.stem, "waiting", "workspace", reason=reason)
 
     def register(self, plugin: object, name: str | None = None, source: str = "session", version: str = "") -> str:
         """Register an object or module whose functions implement hooks, and return its name.
@@ -127,13 +142,16 @@ class Registry:
             Invalid: It is a class, names a hook that does not exist, or clashes with another plugin.
         """
         name = name or getattr(plugin, "__name__", type(plugin).__name__).lower()
-        before = self._forget(name)
+        if name == "crmkit":
+            raise Invalid({"name": "'crmkit' is the core; choose another name"})
+        old, state = self._forget(name)
         try:
             self._register(plugin, name)
         except BaseException:
-            if before:  # a bad new version does not take the old one away
-                self._register(before[0], name)
-                self._states[name] = before[1]
+            if old is not None:  # a bad new version does not take the old one away
+                self._register(old, name)
+            if state is not None:
+                self._states[name] = state
             raise
         used = tuple(sorted(caller.name for caller in self._manager.get_hookcallers(plugin) or ()))
         version = version or getattr(plugin, "__version__", "")
@@ -161,24 +179,51 @@ class Registry:
             reason = str(error) if isinstance(error, CrmError) else type(error).__name__
             self._states[name] = PluginState(name, "failed", source, version, reason=reason)
 
-    def _forget(self, name: str) -> tuple[object, PluginState] | None:
+    def fail(self, name: str, error: CrmError) -> None:
+        """Take a plugin out whose contribution turned out not to work here."""
+        state = self._forget(name)[1]
+        self._record(name, "load", error)
+        if state is not None:
+            self._states[name] = replace(state, state="failed", hooks=(), reason=str(error))
+
+    def provider(self, record_type: type[Any]) -> str:
+        """Return the plugin that contributes a record type."""
+        return next(name for name, given in self._given.items() if record_type in given["crm_record_types"])
+
+    def _forget(self, name: str) -> tuple[object | None, PluginState | None]:
         plugin = self._manager.unregister(name=name) if self._manager.has_plugin(name) else None
-        self._given.pop(name, None)
-        state = self._states.pop(name, None)
-        return (plugin, state) if plugin is not None and state is not None else None
+        if name != "crmkit":
+            self._given.pop(name, None)
+        return plugin, self._states.pop(name, None)
 
     def _contributed(self, plugin: object, name: str, hook: str) -> tuple[Any, ...]:
         implementation = getattr(plugin, hook, None)
-        items = tuple(implementation()) if implementation else ()
+        answer = implementation() if implementation else ()
+        items = tuple(answer) if isinstance(answer, Iterable) else (answer,)
+        kinds = CONTRIBUTIONS[hook]
+        for item in items:
+            if hook == "crm_record_types":
+                refuse_bad_type(item, self._reserved)
+            elif not isinstance(item, kinds):
+                words = " and ".join(kind.__name__ for kind in kinds)
+                raise Invalid({hook: f"must return {words} objects, not {type(item).__name__}"}, name)
         return tuple(item if isinstance(item, type) else replace(item, provider=name) for item in items)
 
     def _refuse_clashes(self, name: str) -> None:
         for hook in CONTRIBUTIONS:
+            taken = {
+                label: other
+                for other, given in self._given.items()
+                for item in given[hook]
+                for label in _labels(item)
+                if other != name
+            }
             for item in self._given[name][hook]:
-                for other, given in self._given.items():
-                    if other != name and _label(item) in map(_label, given[hook]):
-                        kind, word = _label(item)
+                for kind, word in _labels(item):
+                    other = taken.setdefault((kind, word), "")
+                    if other:
                         raise Invalid({kind: f"{word!r} is contributed by {other} and by {name}; rename one"}, name)
+                    taken[kind, word] = name
 
     # ------------------------------------------------------------------ asking
 
@@ -189,19 +234,28 @@ class Registry:
 
     def contributions(self, hook: str) -> list[Any]:
         """Return what all plugins contribute to a hook, sorted by name."""
-        return sorted((item for given in self._given.values() for item in given[hook]), key=_label)
+        return sorted(
+            (item for given in self._given.values() for item in given[hook]), key=lambda item: _labels(item)[0]
+        )
 
-    def ask(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
-        """Ask every plugin, each for itself; yield (plugin, answer). A failing plugin is recorded and left out."""
+    def ask(self, hook: str, read: Callable[[str, Any], T], **arguments: Any) -> list[T]:
+        """Ask every plugin, each for itself; one that fails is recorded and left out.
+
+        Args:
+            hook: The hook.
+            read: Gets a plugin's name and answer and returns what is made of it; its errors count as the plugin's.
+            arguments: What the plugins are passed.
+        """
+        answers: list[T] = []
         for name, call in self._implementations(hook, arguments):
             try:
                 with _asks(name):
-                    answer = call()
-                    yield name, list(answer) if inspect.isgenerator(answer) else answer
+                    answers.append(read(name, call()))
             except (Exception, SystemExit) as error:  # a plugin may fail in any way; it is recorded
                 self._record(name, hook, error)
                 if self._strict:
                     raise
+        return answers
 
     def chain(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
         """Yield (plugin, call) in order of registration; the caller adds arguments on the way, errors propagate."""
@@ -212,7 +266,8 @@ class Registry:
         return bool(getattr(self._manager.hook, hook).get_hookimpls())
 
     def _implementations(self, hook: str, arguments: Mapping[str, Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
-        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+        order = getattr(self._manager.hook, hook).get_hookimpls()
+        for implementation in sorted(order, key=lambda each: each.trylast - each.tryfirst):  # else as registered
 
             def call(_impl: Any = implementation, **later: Any) -> Any:
                 everything = {**arguments, **later}
@@ -236,19 +291,20 @@ def _asks(plugin: str) -> Iterator[None]:
         _asking.reset(token)
 
 
-def _label(item: Any) -> tuple[str, str]:
-    """Return what must be unique about a contribution: its kind and its name."""
+def _labels(item: Any) -> tuple[tuple[str, str], ...]:
+    """Return what must be unique about a contribution, by kind; its name first."""
     if isinstance(item, type):
-        return "record type", info(item).type
-    return type(item).__name__.lower(), item.name
+        known = info(item)
+        return ("record type", known.type), ("collection", known.plural)
+    return ((type(item).__name__.lower(), item.name),)
 
 
-def _import_file(path: Path) -> object:
-    spec = importlib.util.spec_from_file_location(f"crmkit_workspace_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise Invalid({path.name: "is not a Python file"})
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def _run(path: Path, source: bytes) -> object:
+    """Run the source of a plugin file as a module. No cached byte code is looked for: nobody has trusted that."""
+    module = ModuleType(f"crmkit_workspace_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where annotations of its classes are looked up
+    exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102  # what the user trusts is to be run
     return module
 
 
@@ -264,8 +320,11 @@ def _check(plugin: object, name: str) -> None:
         raise Invalid({name: f"{member} is not a hook; hooks are {', '.join(sorted(known))}"})
     for member in sorted(found):
         function = getattr(plugin, member)
-        if not hasattr(function, f"{hooks.PROJECT}_impl"):
+        options = getattr(function, f"{hooks.PROJECT}_impl", None)
+        if options is None:
             raise Invalid({name: f"{member} is not marked with @hookimpl"})
+        if options["wrapper"] or options["hookwrapper"]:
+            raise Invalid({name: f"{member} is a wrapper; hooks here take plain implementations"})
         allowed = set(inspect.signature(getattr(hooks, member)).parameters)
         for argument, parameter in inspect.signature(function).parameters.items():
             if argument not in allowed or parameter.default is not parameter.empty:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -105,7 +107,9 @@ def adapter(record_type: type[BaseModel], field: str) -> TypeAdapter[Any]:
     """Return the validator of one field alone, for changed fields and for values in queries."""
     spec = record_type.model_fields[field]
     annotation: Any = Annotated[(spec.annotation, *spec.metadata)] if spec.metadata else spec.annotation
-    return TypeAdapter(annotation)
+    if isinstance(spec.annotation, type) and (issubclass(spec.annotation, BaseModel) or is_dataclass(spec.annotation)):
+        return TypeAdapter(annotation)  # pydantic takes no configuration for a type that can have its own
+    return TypeAdapter(annotation, config=ConfigDict(hide_input_in_errors=True))
 
 
 def _spec(name: str, field: FieldInfo) -> FieldSpec:
@@ -171,7 +175,7 @@ PYTHON_KINDS: dict[Any, str] = {
 
 def _kind(inner: Any, many: bool, found: list[Any]) -> str:
     if _is_model(inner):
-        return "parts"
+        return "parts" if many else "other"
     if get_origin(inner) is Literal:
         return "choices" if many else "choice"
     if get_origin(inner) is Reference:
@@ -206,5 +210,93 @@ def _words(kind: str, message: str) -> str:
             return "is not a field"
         case "value_error":
             return message.removeprefix("Value error, ")
+        case "date_from_datetime_parsing" | "date_parsing" | "date_type" | "date_from_datetime_inexact":
+            return "must be a date such as 2026-11-22"
+        case "datetime_parsing" | "datetime_from_date_parsing" | "datetime_type":
+            return "must be a time such as 2026-11-22T09:30:00Z"
+        case "decimal_parsing" | "decimal_type" | "int_parsing" | "int_type" | "float_parsing":
+            return "must be a number"
+        case "tuple_type":
+            return "must be a list"
         case _:
             return message.replace("Input should be", "must be")
+
+
+# --------------------------------------------------------------------------- what can be a record type
+
+WORD = re.compile(r"[a-z][a-z0-9_]*")
+SEALABLE = (str, int, bool, Decimal, date)
+
+
+def refuse_bad_type(record_type: Any, reserved: Collection[str] = ()) -> None:
+    """Refuse a class that cannot be kept as a record type.
+
+    Args:
+        record_type: What a plugin contributes.
+        reserved: Names that no collection may have.
+
+    Raises:
+        Invalid: With the reason, by field.
+    """
+    name = getattr(record_type, "__name__", repr(record_type))
+    if (
+        not isinstance(record_type, type)
+        or not hasattr(record_type, "__info__")
+        or record_type.__bases__ == (BaseModel,)
+    ):
+        raise Invalid({"type": 'must be a class like: class Deal(Record, type="deal", plural="deals")'}, name)
+    if "__info__" not in vars(record_type):
+        raise Invalid(
+            {"type": f"is missing; a class that derives from another type is one of its own: {name}(…, type=…)"}
+        )
+    try:
+        known = info(record_type)
+    except (NameError, PydanticUserError) as error:
+        raise Invalid({"fields": f"name something that is not known: {error.__class__.__name__}"}, name) from None
+    problems = dict(_type_problems(record_type, known, reserved))
+    if problems:
+        raise Invalid(problems, known.type)
+
+
+def _type_problems(
+    record_type: type[BaseModel], known: RecordInfo, reserved: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    for key, word in (("type", known.type), ("plural", known.plural)):
+        if not WORD.fullmatch(word):
+            yield key, "must be a word of small letters, digits and underscores"
+    if known.plural in reserved:
+        yield "plural", f"{known.plural!r} is a name of the CRM itself; choose another"
+    subject = known.fields.get(known.subject or "")
+    if known.subject and (subject is None or subject.target != "customer"):
+        yield "subject", f"{known.subject!r} must be a field of the type Reference[Customer]"
+    for field in KEPT_BY_CRMKIT:
+        if field in record_type.__annotations__ and known.type != "record":
+            yield field, "is kept by crmkit; choose another name"
+    for spec in known.fields.values():
+        problem = _field_problem(spec, record_type.model_fields[spec.name])
+        if problem:
+            yield spec.name, problem
+
+
+def _field_problem(spec: FieldSpec, field: FieldInfo) -> str:
+    inner, many = _inner(field.annotation)
+    if spec.klass == "sensitive" and (many or spec.parts or not _is_secret(field.annotation)):
+        return "Sensitive must be the whole field: Sensitive[str], or Sensitive[str] | None"
+    if spec.klass == "sensitive" and not (isinstance(inner, type) and issubclass(inner, SEALABLE)):
+        return "Sensitive holds text, a number, true or false, or a date"
+    if spec.unique and (spec.klass == "sensitive" or many or spec.kind in ("money", "decimal", "parts", "other")):
+        return "Unique works for text, numbers, dates and references that are not sensitive"
+    if inner is datetime and not any(isinstance(mark, Kind) for mark in (*field.metadata, *marks(field.annotation))):
+        return "must be an Instant, which knows its time zone"
+    if spec.kind == "other" and inner in (object, bytes):
+        return "cannot be stored; use text, numbers, dates, money, references, or a Part"
+    return ""
+
+
+def _is_secret(annotation: Any) -> bool:
+    """Return whether a type is Secret, or that and None."""
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    origin = get_origin(annotation)
+    if origin is Annotated or origin in (Union, UnionType):
+        return len(parts) >= 1 and _is_secret(parts[0]) and (origin is Annotated or len(parts) == 1)
+    return getattr(origin, "__name__", "") == "Secret"

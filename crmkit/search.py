@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from crmkit.errors import Invalid
+
 SEARCHED = ("name", "title", "number", "sku", "email", "phone", "city", "contacts", "id")
 
 
@@ -29,8 +31,14 @@ def search_text(doc: Mapping[str, Any]) -> str:
 
 
 def search_words(text: str) -> list[str]:
-    """Return the words to look for; a phone number in any spacing is one word without its leading zeros."""
+    """Return the words to look for; a phone number in any spacing is one word without its leading zeros.
+
+    Raises:
+        Invalid: It is not text.
+    """
+    if not isinstance(text, str):
+        raise Invalid({"text": "must be text: the name, number, mail, phone or id that is being typed"})
     digits = "".join(c for c in text if c.isdigit())
-    if len(digits) >= 5 and all(c in "+-/(). 0123456789" for c in text):
+    if len(digits) >= 5 and digits.strip("0") and all(c in "+-/(). 0123456789" for c in text):
         return [digits.lstrip("0")]
     return folded(text).split()

@@ -206,7 +206,7 @@ def currency_digits(currency: str) -> int:
     from babel.numbers import list_currencies
 
     if currency not in list_currencies():
-        raise ValueError(f"{currency!r} is not a currency; give an ISO 4217 code such as EUR")
+        raise ValueError("is not in a known currency; give an ISO 4217 code such as EUR")
     fractions = get_global("currency_fractions")
     return int(fractions.get(currency, fractions["DEFAULT"])[0])
 
@@ -250,14 +250,25 @@ class Money:
             ValueError: The amount has more decimals than the currency, is too large, or no such currency exists.
         """
         digits = currency_digits(currency)
+        if not amount.is_finite() or amount.adjusted() > 15:
+            raise ValueError("must be a finite amount of 15 digits at most")
         minor = amount.scaleb(digits)
         if rounded:
             minor = minor.quantize(Decimal(1))
         elif minor != minor.to_integral_value():
             raise ValueError(f"has more decimals than {currency} has ({digits})")
-        if abs(minor) >= 10**15:
-            raise ValueError("is too large an amount")
-        return cls(int(minor), currency)
+        return cls(int(minor), currency).checked()
+
+    def checked(self) -> Money:
+        """Return the same money.
+
+        Raises:
+            ValueError: It is no amount of a known currency, or is too large.
+        """
+        if not isinstance(self.minor, int) or isinstance(self.minor, bool) or abs(self.minor) >= 10**18:
+            raise ValueError("must be a whole number of minor units, of 18 digits at most")
+        currency_digits(self.currency)
+        return self
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -271,10 +282,10 @@ class Money:
 
 
 def _money(value: Any, info: ValidationInfo) -> Money:
-    if isinstance(value, Money):
-        return value
     if isinstance(value, Mapping) and set(value) == {"minor", "currency"}:
-        return Money(value["minor"], value["currency"])
+        value = Money(value["minor"], value["currency"])
+    if isinstance(value, Money):
+        return value if from_context(info, "trusted") else value.checked()
     if isinstance(value, bool | float) or not isinstance(value, str | int | Decimal):
         raise ValueError(
             "must be text, a whole number or a Decimal; binary fractions (float) cannot hold money exactly"
@@ -287,6 +298,4 @@ def _money(value: Any, info: ValidationInfo) -> Money:
         amount = Decimal(number)
     except InvalidOperation:
         raise ValueError('is not an amount; write it as "12.30" or "12.30 GBP"') from None
-    if not amount.is_finite():
-        raise ValueError("must be a finite amount")
     return Money.of(amount, currency)

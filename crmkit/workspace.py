@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from crmkit.durable import make_folder
@@ -30,25 +33,37 @@ class Workspace:
         return f"<Workspace {self.folder}>"
 
     def make_folders(self) -> None:
-        """Create the folder and its parts, open to the group.
+        """Create the folder and its parts, open to the group; a folder that is there already keeps its mode.
 
         Raises:
-            Invalid: There is a workspace, or something else, already.
+            Invalid: There is a workspace, or something in the way.
         """
         if self.profile.exists():
             raise Invalid({"folder": f"{self.folder} is a workspace already; open it, or choose another folder"})
         if self.folder.exists() and not self.folder.is_dir():
             raise Invalid({"folder": f"{self.folder} is a file; choose a folder"})
+        for part in (self.data, self.keys):
+            if part.exists():
+                what = f"{self.folder} holds {part.name}, but no {PROFILE}"
+                raise Invalid({"folder": f"{what}; put that file back, or choose another folder"})
         for part in (self.folder, self.data, self.keys, self.plugins, self.files, self.notebooks):
             make_folder(part)
 
+    def take_back(self) -> None:
+        """Undo `make_folders` after the making of the workspace failed: its keys and data open nothing."""
+        for part in (self.data, self.keys):
+            shutil.rmtree(part, ignore_errors=True)
+        for part in (self.plugins, self.files, self.notebooks, self.folder):
+            with contextlib.suppress(OSError):  # not empty: somebody else's
+                part.rmdir()
+
     def plugin_files(self) -> list[Path]:
         """Return the Python files of the plugins folder, sorted by name."""
-        return sorted(self.plugins.glob("[!_.]*.py")) if self.plugins.is_dir() else []
+        return sorted(path for path in self.plugins.glob("[!_.]*.py") if path.is_file())
 
-    def code(self) -> dict[str, str]:
-        """Return the SHA-256 of each plugin file by its name: what a user trusts."""
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in self.plugin_files()}
+    def sources(self) -> dict[Path, bytes]:
+        """Return what each plugin file holds."""
+        return {path: path.read_bytes() for path in self.plugin_files()}
 
 
 def locate(path: str | os.PathLike[str] | None = None) -> Workspace:
@@ -62,6 +77,8 @@ def locate(path: str | os.PathLike[str] | None = None) -> Workspace:
         if (folder / PROFILE).is_file():
             return Workspace(folder)
         what = "has no crmkit.toml" if folder.is_dir() else "does not exist"
+        if (folder / "keys").is_dir():
+            raise NotFound(f"no workspace at {folder}: it has keys, but no {PROFILE}; put that file back")
         raise NotFound(f"no workspace at {folder}: it {what}; {HOW_TO_MAKE}")
     here = Path.cwd()
     for folder in (here, *here.parents):
@@ -73,6 +90,11 @@ def locate(path: str | os.PathLike[str] | None = None) -> Workspace:
     raise NotFound(
         f"no workspace: looked for {PROFILE} in {here} and above, and $CRMKIT_WORKSPACE is not set; {HOW_TO_MAKE}"
     )
+
+
+def fingerprints(sources: Mapping[Path, bytes]) -> dict[str, str]:
+    """Return the SHA-256 of each plugin file by its name: what a user trusts."""
+    return {path.name: hashlib.sha256(source).hexdigest() for path, source in sources.items()}
 
 
 def safe_name(folder: Path) -> str:

@@ -137,7 +137,11 @@ def test_money(given: object, minor: int, currency: str) -> None:
         ("twelve", "amount"),
         ("12 XXY", "ISO 4217"),
         ("NaN", "finite"),
-        ("1e20", "too large"),
+        ("1e20", "15 digits"),
+        ("1E+999999", "15 digits"),
+        ({"minor": "x", "currency": "EUR"}, "minor units"),
+        ({"minor": 1, "currency": "ZZZ"}, "ISO 4217"),
+        (Money(True, "EUR"), "minor units"),
         ([], "text"),
     ],
 )

@@ -94,7 +94,7 @@ def figure(measured: Measurement) -> Figure:
 
 
 def _rows(crm: CRM) -> Iterator[tuple[str, str, int, str]]:
-    columns = crm.purchases.columns("customer", "purchased_on", "total.minor", "total.currency")
+    columns = crm.collection("purchase").columns("customer", "purchased_on", "total.minor", "total.currency")
     return zip(*columns.values(), strict=True)
 
 

@@ -7,9 +7,9 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
-from crmkit import CRM, Code, Customer, Entry, F, Money, Page, Panel, Record, Reference, Table, Unique, hookimpl
+from crmkit import CRM, Code, Customer, Entry, F, Money, Page, Panel, Part, Record, Reference, Table, Unique, hookimpl
 
 
 class Product(Record, type="product", plural="products"):
@@ -25,7 +25,7 @@ class Product(Record, type="product", plural="products"):
     discontinued_on: date | None = None
 
 
-class PurchaseLine(BaseModel):
+class PurchaseLine(Part):
     """One product of a purchase.
 
     Attributes:
@@ -34,11 +34,9 @@ class PurchaseLine(BaseModel):
         discount: Percent off the line, 0 to 100; None for none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
     product: Reference[Product]
-    quantity: Decimal
-    unit_price: Annotated[Decimal, Field(ge=0)]
+    quantity: Annotated[Decimal, Field(max_digits=14)]  # twice 14 digits is what Decimal multiplies exactly
+    unit_price: Annotated[Decimal, Field(ge=0, max_digits=14)]
     discount: Annotated[Decimal, Field(ge=0, le=100)] | None = None
 
     def amount(self, currency: str) -> Money:

@@ -1,0 +1,604 @@
+"""Questions: what find, count, window, search, columns and the timeline answer, and what they refuse."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from crmkit import CRM, Customer, Entry, F, Instant, Invalid, Money, NotFound, Record, Reference, hookimpl
+from crmkit.collection import Collection
+from crmkit.query import And, Compare, Condition, Not, Or
+from crmkit.schema import adapter
+
+IBAN = "GB33BUKB20201555555555"
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Row(BaseModel):
+    word: str = ""
+
+
+class Sample(Record, type="sample", plural="samples"):
+    """One field of each kind that can be asked for."""
+
+    word: str | None = None
+    size: int | None = None
+    flag: bool | None = None
+    day: date | None = None
+    at: Instant | None = None
+    total: Money | None = None
+    rate: Decimal | None = None
+    colour: Colour | None = None
+    labels: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    owner: Reference[Customer] | None = None
+    friends: tuple[Reference[Customer], ...] = ()
+    row: Row | None = None
+    rows: tuple[Row, ...] = ()
+
+
+class Samples:
+    @hookimpl
+    def crm_record_types(self) -> list[type[Record]]:
+        return [Sample]
+
+
+@pytest.fixture
+def samples(crm: CRM) -> Collection[Sample]:
+    crm.register(Samples())
+    return crm.collection(Sample)
+
+
+def words(found: Iterable[Sample]) -> set[str | None]:
+    return {sample.word for sample in found}
+
+
+# --------------------------------------------------------------------------- sensitive fields
+
+
+@pytest.fixture
+def one_tag(crm: CRM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every value have the same blind index tag, so that all records are candidates of any match."""
+    monkeypatch.setattr(type(crm._vault), "blind_tag", lambda *_: "same")
+    monkeypatch.setattr(type(crm._vault), "blind_tags", lambda *_: ["same"])
+
+
+def add_strangers(crm: CRM) -> list[Customer]:
+    """Add customers of whom every third is wanted, and return those by name."""
+    crm.customers.add_many([{"name": f"C{n}", "tax_id": "WANTED" if n % 3 == 0 else f"OTHER{n}"} for n in range(9)])
+    return [customer for customer in crm.customers.find(order="name") if int(customer.name[1:]) % 3 == 0]
+
+
+def what_is_shown(crm: CRM) -> list[Any]:
+    where = F.tax_id == "WANTED"
+    return [
+        crm.customers.find(where, order="name").records,
+        crm.customers.window(0, 50, where, order="name"),
+        crm.customers.window(0, 50, where, order="name", text="c"),
+        [crm.customers.count(where)] * 3,
+        [crm.customers.count(where, text="c")] * 3,
+    ]
+
+
+@pytest.mark.proof
+def test_a_match_on_a_sensitive_field_shows_no_stranger(crm: CRM, one_tag: None) -> None:
+    wanted = add_strangers(crm)
+    assert what_is_shown(crm) == [wanted, wanted, wanted, [3] * 3, [3] * 3]
+
+
+def test_control_a_reader_that_trusts_the_blind_index_shows_strangers(
+    crm: CRM, one_tag: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = add_strangers(crm)
+    monkeypatch.setattr(Collection, "_matches", lambda *_: True)
+    assert all(shown not in (wanted, [3] * 3) for shown in what_is_shown(crm))
+
+
+def test_matches_on_a_sensitive_field_are_paged(crm: CRM, one_tag: None) -> None:
+    wanted = add_strangers(crm)
+    first = crm.customers.find(F.tax_id == "WANTED", order="name", limit=2)
+    rest = crm.customers.find(F.tax_id == "WANTED", order="name", limit=2, after=first.next)
+    assert [first.records, rest.records, rest.next] == [wanted[:2], wanted[2:], None]
+    assert crm.customers.find(F.tax_id == "WANTED", limit=3).next is None
+    with pytest.raises(Invalid, match="after"):
+        crm.customers.find(F.tax_id == "WANTED", after="junk")
+
+
+def test_two_secrets_of_one_mask_are_two_questions(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada", tax_id="AAAA0099")
+    bob = crm.customers.add(name="Bob", tax_id="BBBB0099")
+    for record in (ada, bob):
+        opened = crm.reveal(record, "tax_id", reason="test")
+        assert crm.customers.window(0, 9, F.tax_id == opened) == [record]
+
+
+def test_who_has_a_sensitive_field(crm: CRM) -> None:
+    ada, bob = crm.customers.add(name="Ada", iban=IBAN), crm.customers.add(name="Bob")
+    assert crm.customers.find(F.iban != None).records == [ada]  # noqa: E711
+    assert crm.customers.find((F.iban == None) | (F.name == "x")).records == [bob]  # noqa: E711
+    assert crm.customers.find(F.card == None, order="name").records == [ada, bob]  # noqa: E711
+
+
+# --------------------------------------------------------------------------- errors say no value
+
+
+def told(error: BaseException | None) -> Iterator[str]:
+    """Yield everything that an error and those behind it can tell."""
+    seen: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or each in seen:
+            continue
+        seen.append(each)
+        yield from (str(each), repr(each), str(each.args), str(vars(each)))
+        if isinstance(each, ValidationError):
+            yield str(each.errors())
+        waiting += [each.__cause__, each.__context__]
+
+
+CANARY = "canary-4711"
+BAD = [
+    F.iban == CANARY,
+    F.iban.isin([IBAN, CANARY]),
+    F.tax_id == CANARY * 9,
+    F.email == CANARY,
+    F.phone == CANARY,
+    F.birthday == CANARY,
+    F.birthday.isin([CANARY]),
+    F.birthday < CANARY,
+    F.name == [CANARY],
+    F.iban == {"iban": CANARY},
+    F.contacts.has(CANARY),
+    F.card == CANARY,
+    F.iban.startswith(CANARY),
+]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("where", BAD, ids=range(len(BAD)))
+def test_what_was_asked_for_is_in_no_error(crm: CRM, where: Condition) -> None:
+    for ask in (crm.customers.find, crm.customers.count, lambda where: crm.customers.window(0, 9, where)):
+        with pytest.raises(Invalid) as caught:
+            ask(where)
+        assert not [text for text in told(caught.value) if CANARY in text]
+
+
+@pytest.mark.parametrize("field", ["iban", "email", "total"])
+def test_control_an_error_raised_inside_the_except_block_tells_it(field: str, crm: CRM) -> None:
+    record_type = Sample if field == "total" else Customer
+    try:
+        try:
+            adapter(record_type, field).validate_python(CANARY)
+        except ValidationError:
+            raise Invalid({field: "is wrong"}) from None
+    except Invalid as error:
+        assert [text for text in told(error) if CANARY in text]
+
+
+def test_the_validator_of_a_field_hides_its_input() -> None:
+    for field in ("iban", "email", "birthday", "contacts"):
+        with pytest.raises(ValidationError) as caught:
+            adapter(Customer, field).validate_python(CANARY)
+        assert CANARY not in str(caught.value)
+
+
+def test_a_key_that_is_no_id_is_not_repeated(crm: CRM) -> None:
+    for ask in (lambda: crm.customers["ada@x.org"], lambda: crm.customers.update("ada@x.org", city="x")):
+        with pytest.raises(NotFound, match="no customer has the id that was given") as caught:
+            ask()
+        assert not [text for text in told(caught.value) if "ada@x.org" in text]
+    with pytest.raises(NotFound, match="01J0000000000000000000000X"):
+        crm.customers["01J0000000000000000000000X"]
+    with pytest.raises(NotFound):
+        crm.customers[["ada@x.org"]]  # type: ignore[index]
+
+
+# --------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda c: c.find(limit=None),
+        lambda c: c.find(limit="5"),
+        lambda c: c.find(limit=10**30),
+        lambda c: c.find(limit=0),
+        lambda c: c.find(limit=True),
+        lambda c: c.find(F.word == "x", limit=-1),
+        lambda c: c.find(order=5),
+        lambda c: c.find(order=[1]),
+        lambda c: c.find(order=["-"]),
+        lambda c: c.find(order=F.word),
+        lambda c: c.find(order={"word"}),
+        lambda c: c.find(after="junk"),
+        lambda c: c.find(after=5),
+        lambda c: c.find(after=""),
+        lambda c: c.find(after=b"x"),
+        lambda c: c.find(order="word", after=c.find(limit=1).next),
+        lambda c: c.find("word"),
+        lambda c: c.find(F.word),
+        lambda c: c.find((F.word == "x") & True),
+        lambda c: c.search(None),
+        lambda c: c.search("x", limit=0),
+        lambda c: c.search("", limit=None),
+        lambda c: c.count(text=None),
+        lambda c: c.window(-1, 5),
+        lambda c: c.window(0, None),
+        lambda c: c.window(0, 5, order=5),
+        lambda c: c.window(0, 5, text=5),
+        lambda c: c.keys("labels"),
+        lambda c: c.keys("total"),
+        lambda c: c.keys("wrod"),
+        lambda c: c.columns("wrod"),
+        lambda c: c.columns("word.foo"),
+        lambda c: c.columns("rows.word"),
+    ],
+)
+def test_a_question_that_is_none_is_refused_in_one_line(
+    samples: Collection[Sample], ask: Callable[[Any], object]
+) -> None:
+    samples.add_many([{"word": "x"}, {"word": "y"}])
+    with pytest.raises(Invalid) as caught:
+        ask(samples)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        (F.word.foo == "x", "word.foo: is not there: word has no fields below it"),
+        (F.foo.bar.exists(), "is not a field of sample"),
+        (F.owner.word == "x", "has no fields below it"),
+        (F.total.cents > 5, "F.total.minor and F.total.currency"),
+        (F.total.minor.foo > 5, "F.total.minor and F.total.currency"),
+        (F.labels.isin(["x"]), "has"),
+        (F.labels.startswith("x"), "has"),
+        (F.labels == None, "has"),  # noqa: E711
+        (F.labels.exists(), "has"),
+        (F.labels.has(5), "must be"),
+        (F.labels.has(None), "must be"),
+        (F.sizes == 3, "has"),
+        (F.word.has("x"), "is not a list"),
+        (F.size < None, "== and != only"),
+        (F.word.isin([None]), "== and != only"),
+        (F.size.startswith("1"), "is no text"),
+        (F.total.contains("1"), "is no text"),
+        (F.word.startswith(None), "compared with text"),
+        (F.rate < "5", "== and != only"),
+        (F.rows == "x", "holds rows"),
+        (F.rows.word == "x", "holds rows"),
+        (F.rows.word.has("x"), "holds rows"),
+        (F.rows.has("x"), "holds rows"),
+        (F.rows.exists(), "holds rows"),
+        (F.row.word == "x", "holds rows"),
+        (F.at > datetime(2026, 1, 1), "time zone"),
+        (F.at > "2026", "is a number"),
+        (F.created_at > datetime(2026, 1, 1), "time zone"),
+        (F.created_at.foo > datetime(2026, 1, 1, tzinfo=UTC), "has no fields below it"),
+        (F.day == 0, "is a number"),
+        (F.word == F.day, "must be"),
+        (F.id == 5, "must be"),
+        (F.owner == "x", "must be a record"),
+    ],
+)
+def test_a_condition_that_could_only_be_empty_is_refused(
+    samples: Collection[Sample], where: Condition, says: str
+) -> None:
+    for ask in (samples.find, samples.count, lambda where: samples.window(0, 9, where)):
+        with pytest.raises(Invalid, match=says):
+            ask(where)
+
+
+@pytest.mark.parametrize("values", ["London", b"London", 5, None, F.city == "London"])
+def test_a_single_value_is_no_list_of_values(values: Any) -> None:
+    with pytest.raises(Invalid, match="city: isin takes a list"):
+        F.city.isin(values)
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ("rate", "kept as text"),
+        ("-labels", "is a list"),
+        ("sizes", "is a list"),
+        ("rows", "holds rows"),
+        ("rows.word", "holds rows"),
+        ("row.word", "holds rows"),
+        ("word.foo", "has no fields below it"),
+        ("wrod", "did you mean 'word'"),
+    ],
+)
+def test_an_order_that_is_none_is_refused(samples: Collection[Sample], order: str, says: str) -> None:
+    for ask in (lambda: samples.find(order=order), lambda: samples.window(0, 5, order=order)):
+        with pytest.raises(Invalid, match=says):
+            ask()
+
+
+def test_records_are_not_sorted_by_a_sensitive_field(crm: CRM) -> None:
+    for field in ("iban", "card", "iban.foo"):
+        with pytest.raises(Invalid, match="is sensitive"):
+            crm.customers.find(order=field)
+
+
+# --------------------------------------------------------------------------- what is answered
+
+
+def test_an_amount_of_another_currency_is_another_amount(samples: Collection[Sample]) -> None:
+    samples.add_many([{"word": total or "none", "total": total} for total in ("5", "7", "5 GBP", "0.05 USD", None)])
+    assert words(samples.find(F.total != "5")) == {"7", "5 GBP", "0.05 USD"}
+    assert words(samples.find(~(F.total == "5"))) == {"7", "5 GBP", "0.05 USD", "none"}
+    assert words(samples.find(F.total.isin(["5", "5 GBP", "9"]))) == {"5", "5 GBP"}
+    assert words(samples.find(F.total.isin([]))) == set()
+    assert words(samples.find(F.total.minor > 5)) == {"5", "7", "5 GBP"}
+    assert words(samples.find(F.total.currency == "EUR")) == {"5", "7"}
+    assert words(samples.find(F.total == None)) == {"none"}  # noqa: E711
+    assert words(samples.find(F.total != None)) == {"5", "7", "5 GBP", "0.05 USD"}  # noqa: E711
+    assert [sample.word for sample in samples.find(order=["-total.currency", "total"])] == [
+        *("0.05 USD", "5 GBP", "5", "7", "none"),
+    ]
+
+
+def test_decimals_are_equal_whatever_zeros_they_end_with(samples: Collection[Sample]) -> None:
+    samples.add_many([{"word": text, "rate": text} for text in ("1.5", "1.50", "1.500", "15", "0", "0.00", "1E+2")])
+    samples.add(word="none")
+    assert words(samples.find(F.rate == "1.50")) == {"1.5", "1.50", "1.500"}
+    assert words(samples.find(F.rate.isin([Decimal("1.5"), 0]))) == {"1.5", "1.50", "1.500", "0", "0.00"}
+    assert words(samples.find(F.rate == 100)) == {"1E+2"}
+    assert words(samples.find(F.rate != "1.5")) == {"15", "0", "0.00", "1E+2"}
+
+
+def test_records_and_items_of_lists_are_values(crm: CRM, samples: Collection[Sample]) -> None:
+    ada, bob = crm.customers.add(name="Ada"), crm.customers.add(name="Bob")
+    one = samples.add(owner=ada, friends=[ada, bob], sizes=[1, 2], colour="red", at="2026-01-01T12:00:00+02:00")
+    samples.add(owner=bob)
+    for where in (
+        F.owner == ada,
+        F.owner.isin([ada]),
+        F.friends.has(bob),
+        F.friends.has(bob.id),
+        F.sizes.has(2),
+        F.colour == Colour.RED,
+        F.colour.startswith("r"),
+        F.at == datetime(2026, 1, 1, 10, tzinfo=UTC),
+        F.id == one,
+        F.id.isin([one]),
+        F.id == one.id,
+    ):
+        assert samples.find(where).records == [one], where
+    assert samples.find(F.id != one, order="-colour").records != [one]
+
+
+def test_a_search_for_zeros_is_not_a_search_for_anything(crm: CRM) -> None:
+    crm.customers.add(name="Ada", number="7")
+    zeros = crm.customers.add(name="Bob", number="000000")
+    assert crm.customers.search("00000") == [zeros]
+
+
+def test_columns_do_not_hand_out_what_lies_in_the_store(samples: Collection[Sample]) -> None:
+    samples.add(word="a", total="5", labels=["x"], rows=[{"word": "y"}], row={"word": "z"})
+    found = samples.columns("word", "total", "total.currency", "labels", "rows", "row")
+    assert found["total"] == [500] and found["total.currency"] == ["EUR"]
+    assert found["rows"] == [[{"word": "y"}]]
+    found["labels"][0].append("mine")
+    found["rows"][0][0]["word"] = "mine"
+    found["row"][0]["word"] = "mine"
+    (sample,) = samples.find()
+    assert (sample.labels, sample.rows, sample.row) == (("x",), (Row(word="y"),), Row(word="z"))
+
+
+# --------------------------------------------------------------------------- the timeline
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limit": 0},
+        {"limit": None},
+        {"limit": "5"},
+        {"after": "junk"},
+        {"after": "a|b|c"},
+        {"after": 5},
+        {"after": "2026-01-01"},
+        {"kinds": "call"},
+    ],
+)
+def test_a_timeline_refuses_what_is_no_page(crm: CRM, wrong: dict[str, Any]) -> None:
+    ada = crm.customers.add(name="Ada")
+
+    class Calls:
+        @hookimpl
+        def crm_timeline(self, crm: CRM, customer: Customer) -> list[Entry]:
+            return [Entry(datetime(2026, 1, day, tzinfo=UTC), "call", f"call {day}") for day in (1, 2, 3)]
+
+    crm.register(Calls())
+    with pytest.raises(Invalid) as caught:
+        crm.timeline(ada, **wrong)
+    assert "\n" not in str(caught.value)
+    first = crm.timeline(ada, limit=2, kinds=["call"])
+    assert [each.title for each in crm.timeline(ada, after=first.next)] == ["call 1"]
+
+
+# --------------------------------------------------------------------------- against plain Python
+
+Question = tuple[Condition, Callable[[Any], bool]]
+TEXTS = ("", "a", "A", "ab", "b", "é", "\U0001f600", "10", "9")
+VALUES: dict[str, tuple[Any, ...]] = {
+    "word": TEXTS,
+    "size": (-3, 0, 1, 2, 10, 2**60),
+    "flag": (True, False),
+    "day": (date(1999, 12, 31), date(2026, 1, 1), date(2026, 1, 2)),
+    "total": (Money(0, "EUR"), Money(5, "EUR"), Money(5, "GBP"), Money(-7, "EUR"), Money(10, "JPY")),
+    "total.minor": (-7, 0, 5, 10),
+    "total.currency": ("EUR", "GBP", "USD"),
+}
+COMPARING = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
+
+
+def read(record: Any, path: str) -> Any:
+    """Return the value of a record at a path; None where there is none."""
+    for name in path.split("."):
+        record = getattr(record, name, None)
+    return record
+
+
+def is_comparable(found: Any, value: Any) -> bool:
+    """Return whether two values can be brought into an order; amounts of two currencies cannot."""
+    return found is not None and (not isinstance(value, Money) or found.currency == value.currency)
+
+
+def compared(path: str, name: str, value: Any) -> Question:
+    def holds(record: Any) -> bool:
+        found = read(record, path)
+        if name == "__ne__":
+            return found is not None and found != value
+        return is_comparable(found, value) and bool(getattr(found, name)(value))
+
+    return getattr(F[path], name)(value), holds
+
+
+def questions(owners: list[Customer]) -> st.SearchStrategy[Question]:
+    values = {**VALUES, "owner": tuple(owners)}
+    paths = st.sampled_from(list(values))
+    with_value = st.sampled_from([(path, value) for path in VALUES for value in VALUES[path]])
+    leaves = st.one_of(
+        st.builds(lambda pair, name: compared(pair[0], name, pair[1]), with_value, st.sampled_from(COMPARING)),
+        st.builds(lambda owner: (F.owner == owner, lambda r: r.owner == owner.id), st.sampled_from(owners)),
+        st.builds(lambda owner: (F.owner != owner, lambda r: r.owner not in (None, owner.id)), st.sampled_from(owners)),
+        paths.map(lambda path: (F[path].exists(), lambda r: read(r, path) is not None)),
+        paths.map(lambda path: (F[path] == None, lambda r: read(r, path) is None)),  # noqa: E711
+        paths.map(lambda path: (F[path] != None, lambda r: read(r, path) is not None)),  # noqa: E711
+        paths.flatmap(
+            lambda path: st.lists(st.sampled_from(values[path]), max_size=3).map(lambda some: (path, some))
+        ).map(
+            lambda pair: (
+                F[pair[0]].isin(pair[1]),
+                lambda r: read(r, pair[0]) is not None and read(r, pair[0]) in [getattr(v, "id", v) for v in pair[1]],
+            )
+        ),
+        st.sampled_from(TEXTS).map(lambda text: (F.labels.has(text), lambda r: text in r.labels)),
+        st.sampled_from(TEXTS).map(
+            lambda text: (F.word.contains(text), lambda r: r.word is not None and text in r.word)
+        ),
+        st.sampled_from(TEXTS).map(
+            lambda text: (F.word.startswith(text), lambda r: r.word is not None and r.word.startswith(text))
+        ),
+    )
+    return st.recursive(leaves, combined, max_leaves=5)
+
+
+def combined(inner: st.SearchStrategy[Question]) -> st.SearchStrategy[Question]:
+    some = st.lists(inner, min_size=1, max_size=3)
+    return st.one_of(
+        some.map(lambda all_: (And(tuple(c for c, _ in all_)), lambda r: all(holds(r) for _, holds in all_))),
+        some.map(lambda any_: (Or(tuple(c for c, _ in any_)), lambda r: any(holds(r) for _, holds in any_))),
+        inner.map(lambda one: (Not(one[0]), lambda r: not one[1](r))),
+    )
+
+
+def in_order(records: list[Any], order: list[str]) -> list[Any]:
+    """Sort by one field after the other, the last one first; what is missing is the lowest."""
+    last = bool(order) and order[-1].startswith("-")
+    records = sorted(records, key=lambda record: record.id, reverse=last)
+    for name in reversed(order):
+
+        def key(record: Any, path: str = name.removeprefix("-")) -> tuple[Any, ...]:
+            value = read(record, path)
+            return () if value is None else (value.minor if isinstance(value, Money) else value,)
+
+        records = sorted(records, key=key, reverse=name.startswith("-"))
+        if name.startswith("-"):  # a reversed sort keeps equals in their order, as it should be
+            continue
+    return records
+
+
+def add_samples(crm: CRM, count: int) -> tuple[list[Customer], list[Any]]:
+    """Add records of which about a third of the values are missing, some as a null that is stored."""
+    random = Random(7)
+    owners = [crm.customers.add(name=name) for name in ("Ada", "Bob", "Cid")]
+    plain = {name: values for name, values in VALUES.items() if "." not in name}
+    rows = []
+    for _ in range(count):
+        row = {name: random.choice(values) for name, values in plain.items() if random.random() < 0.66}
+        rows.append({**row, "labels": random.sample(TEXTS[1:], random.randrange(3))})
+        rows[-1] |= {"owner": random.choice(owners)} if random.random() < 0.66 else {}
+    samples = crm.collection(Sample)
+    samples.add_many(rows)
+    ids = [sample.id for sample in samples]
+    crm._store.table("samples").update({"word": None, "day": None}, doc_ids=ids[:5])
+    return owners, list(samples)
+
+
+def differences(crm: CRM, examples: int) -> None:
+    """Ask random questions, page by page, and compare with plain Python over all records."""
+    owners, records = add_samples(crm, 70)
+    samples = crm.collection(Sample)
+    sortable = [*VALUES, "owner", "id", "created_at"]
+    orders = st.lists(st.sampled_from([*sortable, *(f"-{name}" for name in sortable)]), max_size=3)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.none() | questions(owners), orders, st.integers(1, 40))
+    def run(question: Question | None, order: list[str], limit: int) -> None:
+        where, holds = question or (None, lambda _: True)
+        expected = in_order([record for record in records if holds(record)], order)
+        found, after = [], None
+        while True:
+            page = samples.find(where, order=order, limit=limit, after=after)
+            found += page.records
+            after = page.next
+            if after is None:
+                break
+        assert [record.id for record in found] == [record.id for record in expected]
+        assert samples.count(where) == len(expected)
+        assert samples.window(limit, 5, where, order=order) == expected[limit : limit + 5]
+
+    run()
+
+
+EXAMPLES = int(400 * max(1.0, float(os.environ.get("CRMKIT_TEST_SCALE", "1"))))
+
+
+@pytest.mark.proof
+def test_find_answers_as_plain_python_does(crm: CRM, samples: Collection[Sample]) -> None:
+    differences(crm, EXAMPLES)
+
+
+def without_currency(path: str, operator: Any, money: Money) -> Condition:
+    return Compare(f"{path}.minor", operator, money.minor)
+
+
+@pytest.mark.parametrize(
+    ("place", "mutant"),
+    [
+        ("crmkit.binding._amount", without_currency),
+        ("crmkit.binding.Not", lambda part: part),
+        ("crmkit.store.plan.encode_cursor", lambda key, order: None),
+    ],
+)
+def test_control_wrong_answers_are_caught(
+    crm: CRM, samples: Collection[Sample], monkeypatch: pytest.MonkeyPatch, place: str, mutant: Any
+) -> None:
+    monkeypatch.setattr(place, mutant)
+    with pytest.raises((AssertionError, TypeError)):
+        differences(crm, 300)
