@@ -157,7 +157,7 @@ BAD = [
     F.iban.isin([IBAN, CANARY]),
     F.tax_id == CANARY * 9,
     F.email == CANARY,
-    F.phone == CANARY,
+    F.phone == CANARY * 9,
     F.birthday == CANARY,
     F.birthday.isin([CANARY]),
     F.birthday < CANARY,
@@ -179,15 +179,14 @@ def test_what_was_asked_for_is_in_no_error(crm: CRM, where: Condition) -> None:
 
 
 @pytest.mark.parametrize("field", ["iban", "email", "total"])
-def test_control_an_error_raised_inside_the_except_block_tells_it(field: str, crm: CRM) -> None:
+def test_control_an_error_raised_inside_the_except_block_tells_it(field: str) -> None:
     record_type = Sample if field == "total" else Customer
-    try:
+    with pytest.raises(Invalid) as caught:
         try:
             adapter(record_type, field).validate_python(CANARY)
         except ValidationError:
             raise Invalid({field: "is wrong"}) from None
-    except Invalid as error:
-        assert [text for text in told(error) if CANARY in text]
+    assert [text for text in told(caught.value) if CANARY in text]
 
 
 def test_the_validator_of_a_field_hides_its_input() -> None:
@@ -392,7 +391,7 @@ def test_a_search_for_zeros_is_not_a_search_for_anything(crm: CRM) -> None:
 def test_columns_do_not_hand_out_what_lies_in_the_store(samples: Collection[Sample]) -> None:
     samples.add(word="a", total="5", labels=["x"], rows=[{"word": "y"}], row={"word": "z"})
     found = samples.columns("word", "total", "total.currency", "labels", "rows", "row")
-    assert found["total"] == [500] and found["total.currency"] == ["EUR"]
+    assert (found["total"], found["total.currency"]) == ([500], ["EUR"])
     assert found["rows"] == [[{"word": "y"}]]
     found["labels"][0].append("mine")
     found["rows"][0][0]["word"] = "mine"
@@ -521,8 +520,6 @@ def in_order(records: list[Any], order: list[str]) -> list[Any]:
             return () if value is None else (value.minor if isinstance(value, Money) else value,)
 
         records = sorted(records, key=key, reverse=name.startswith("-"))
-        if name.startswith("-"):  # a reversed sort keeps equals in their order, as it should be
-            continue
     return records
 
 
