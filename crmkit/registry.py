@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
-import inspect
 import os
 import sys
 import traceback
@@ -25,20 +24,15 @@ from typing import Any, Literal, TypeVar
 import pluggy
 
 from crmkit import hooks
-from crmkit.contributions import Analysis, Failure, Page, Panel
+from crmkit.contributions import Failure
 from crmkit.errors import CrmError, Invalid
-from crmkit.schema import info, refuse_bad_type
+from crmkit.plugin_checks import CONTRIBUTIONS, check_contributions, check_hooks, labels
 
 DEFAULT_PLUGINS = (
     "crmkit.plugins.operational.catalog",
     "crmkit.plugins.collaborative.interactions",
     "crmkit.plugins.analytical.revenue",
 )
-CONTRIBUTIONS: dict[str, tuple[type[Any], ...]] = {
-    "crm_record_types": (type,),
-    "crm_views": (Page, Panel),
-    "crm_analyses": (Analysis,),
-}
 T = TypeVar("T")
 State = Literal["active", "disabled", "waiting", "failed", "incompatible"]
 
@@ -159,7 +153,7 @@ class Registry:
         return name
 
     def _register(self, plugin: object, name: str) -> None:
-        _check(plugin, name)
+        check_hooks(plugin, name)
         self._manager.register(plugin, name)
         try:
             self._given[name] = {hook: self._contributed(plugin, name, hook) for hook in CONTRIBUTIONS}
@@ -200,13 +194,7 @@ class Registry:
         implementation = getattr(plugin, hook, None)
         answer = implementation() if implementation else ()
         items = tuple(answer) if isinstance(answer, Iterable) else (answer,)
-        kinds = CONTRIBUTIONS[hook]
-        for item in items:
-            if hook == "crm_record_types":
-                refuse_bad_type(item, self._reserved)
-            elif not isinstance(item, kinds):
-                words = " and ".join(kind.__name__ for kind in kinds)
-                raise Invalid({hook: f"must return {words} objects, not {type(item).__name__}"}, name)
+        check_contributions(hook, items, name, self._reserved)
         return tuple(item if isinstance(item, type) else replace(item, provider=name) for item in items)
 
     def _refuse_clashes(self, name: str) -> None:
@@ -215,11 +203,11 @@ class Registry:
                 label: other
                 for other, given in self._given.items()
                 for item in given[hook]
-                for label in _labels(item)
+                for label in labels(item)
                 if other != name
             }
             for item in self._given[name][hook]:
-                for kind, word in _labels(item):
+                for kind, word in labels(item):
                     other = taken.setdefault((kind, word), "")
                     if other:
                         raise Invalid({kind: f"{word!r} is contributed by {other} and by {name}; rename one"}, name)
@@ -235,7 +223,7 @@ class Registry:
     def contributions(self, hook: str) -> list[Any]:
         """Return what all plugins contribute to a hook, sorted by name."""
         return sorted(
-            (item for given in self._given.values() for item in given[hook]), key=lambda item: _labels(item)[0]
+            (item for given in self._given.values() for item in given[hook]), key=lambda item: labels(item)[0]
         )
 
     def ask(self, hook: str, read: Callable[[str, Any], T], **arguments: Any) -> list[T]:
@@ -291,14 +279,6 @@ def _asks(plugin: str) -> Iterator[None]:
         _asking.reset(token)
 
 
-def _labels(item: Any) -> tuple[tuple[str, str], ...]:
-    """Return what must be unique about a contribution, by kind; its name first."""
-    if isinstance(item, type):
-        known = info(item)
-        return ("record type", known.type), ("collection", known.plural)
-    return ((type(item).__name__.lower(), item.name),)
-
-
 def _run(path: Path, source: bytes) -> object:
     """Run the source of a plugin file as a module. No cached byte code is looked for: nobody has trusted that."""
     module = ModuleType(f"crmkit_workspace_{path.stem}")
@@ -306,26 +286,3 @@ def _run(path: Path, source: bytes) -> object:
     sys.modules[module.__name__] = module  # where annotations of its classes are looked up
     exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102  # what the user trusts is to be run
     return module
-
-
-def _check(plugin: object, name: str) -> None:
-    """Refuse what pluggy would accept and fail on later."""
-    if isinstance(plugin, type):
-        raise Invalid({name: "is a class; register an instance of it"})
-    known = {spec for spec in vars(hooks) if spec.startswith("crm_")}
-    found = {member for member in dir(plugin) if member.startswith("crm_") and callable(getattr(plugin, member))}
-    if not found:
-        raise Invalid({name: "implements no hook; mark functions named crm_… with @hookimpl"})
-    for member in sorted(found - known):
-        raise Invalid({name: f"{member} is not a hook; hooks are {', '.join(sorted(known))}"})
-    for member in sorted(found):
-        function = getattr(plugin, member)
-        options = getattr(function, f"{hooks.PROJECT}_impl", None)
-        if options is None:
-            raise Invalid({name: f"{member} is not marked with @hookimpl"})
-        if options["wrapper"] or options["hookwrapper"]:
-            raise Invalid({name: f"{member} is a wrapper; hooks here take plain implementations"})
-        allowed = set(inspect.signature(getattr(hooks, member)).parameters)
-        for argument, parameter in inspect.signature(function).parameters.items():
-            if argument not in allowed or parameter.default is not parameter.empty:
-                raise Invalid({name: f"{member} takes {', '.join(sorted(allowed)) or 'no arguments'}, no defaults"})

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from crmkit import CRM, Change, F, Page, hooks
-from crmkit.registry import CONTRIBUTIONS, DEFAULT_PLUGINS, Registry
+from crmkit.plugin_checks import CONTRIBUTIONS
+from crmkit.registry import DEFAULT_PLUGINS, Registry
 
 HOOKS = sorted(name for name in vars(hooks) if name.startswith("crm_"))
 TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
