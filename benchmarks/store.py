@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
 import random
+import sqlite3
 import statistics
 import tempfile
 import time
@@ -25,6 +27,7 @@ from crmkit.query import F, Find, Order
 from crmkit.store import NEW, PlainCodec, Put, TinyStore
 
 Doc = dict[str, Any]
+_WRITING = 4.0  # seconds that four writers work at the same time
 
 
 def run() -> dict[str, float | str]:
@@ -45,6 +48,7 @@ def run() -> dict[str, float | str]:
             store.close()
         figures["update_cpu_cost_100000_vs_1000"] = round(ours["update_cpu"] / small, 2)
         figures |= _opening(folder, folder / "wal.1.jsonl")
+        figures |= _four_writers(Path(top))
     return figures
 
 
@@ -152,6 +156,82 @@ def _opening(folder: Path, wal: Path) -> dict[str, float | str]:
         "open_100000_cost_vs_bare_loads": round(opening / bare, 2),
         "journal_100000_mb": round(wal.stat().st_size / 1e6, 1),
     }
+
+
+def _four_writers(top: Path) -> dict[str, float | str]:
+    """Let four processes update documents of their own for some seconds, in a store and then in sqlite3."""
+    TinyStore.create(top / "shared", "benchmark")
+    store = TinyStore(top / "shared", PlainCodec())
+    store.commit([Put("customers", customer(number), NEW) for number in range(1_000)], {})
+    store.close()
+    with sqlite3.connect(top / "shared.sqlite") as peer:
+        peer.execute("PRAGMA journal_mode=WAL")
+        peer.execute("CREATE TABLE customers (id TEXT PRIMARY KEY, rev INTEGER, body TEXT)")
+        rows = ((doc["id"], json.dumps(doc)) for doc in map(customer, range(1_000)))
+        peer.executemany("INSERT INTO customers VALUES (?, 1, ?)", rows)
+    peer.close()
+    ours, theirs = _together(_write_to_store, top / "shared"), _together(_write_to_sqlite, top / "shared.sqlite")
+    return {
+        "four_writers_commits_per_s": round(sum(ours) / _WRITING),
+        "four_writers_slowest_over_fastest": round(min(ours) / max(ours), 2),
+        "four_writers_sqlite_commits_per_s": round(sum(theirs) / _WRITING),
+        "four_writers_sqlite_slowest_over_fastest": round(min(theirs) / max(theirs), 2),
+        "four_writers_vs_sqlite": round(sum(ours) / max(1, sum(theirs)), 2),
+    }
+
+
+def _together(write: Callable[[Path, int, Any, Any], None], place: Path) -> list[int]:
+    """Return how many commits each of four processes got acknowledged, all of them working at the same time."""
+    context = multiprocessing.get_context("spawn")
+    barrier, done = context.Barrier(4), context.Queue()
+    writers = [context.Process(target=write, args=(place, number, barrier, done)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    counts = [done.get(timeout=60) for _ in writers]
+    for writer in writers:
+        writer.join()
+    return counts
+
+
+def _write_to_store(folder: Path, writer: int, barrier: Any, done: Any) -> None:
+    store = TinyStore(folder, PlainCodec(), timeout=60)
+
+    def update(number: int) -> None:
+        doc = store.get("customers", f"01K{number:023}")
+        assert doc is not None
+        store.commit([Put("customers", {**doc, "city": f"City {writer}"}, doc["rev"])], {"actor": "ann"})
+
+    done.put(_acknowledged(update, writer, barrier))
+    store.close()
+
+
+def _write_to_sqlite(file: Path, writer: int, barrier: Any, done: Any) -> None:
+    """Do the same: read a document, and write it where it is still at the revision that was read."""
+    peer = sqlite3.connect(file, isolation_level=None)
+    peer.execute("PRAGMA synchronous=FULL")
+    peer.execute("PRAGMA busy_timeout=60000")
+
+    def update(number: int) -> None:
+        id = f"01K{number:023}"
+        rev, body = peer.execute("SELECT rev, body FROM customers WHERE id=?", (id,)).fetchone()
+        changed = json.dumps({**json.loads(body), "city": f"City {writer}"})
+        peer.execute("BEGIN IMMEDIATE")
+        found = peer.execute("UPDATE customers SET rev=rev+1, body=? WHERE id=? AND rev=?", (changed, id, rev))
+        assert found.rowcount == 1
+        peer.execute("COMMIT")
+
+    done.put(_acknowledged(update, writer, barrier))
+    peer.close()
+
+
+def _acknowledged(update: Callable[[int], None], writer: int, barrier: Any) -> int:
+    """Return how often a writer, with 250 documents of its own, can update one of them in `_WRITING` seconds."""
+    barrier.wait(60)
+    count, end = 0, time.perf_counter() + _WRITING
+    while time.perf_counter() < end:
+        update(writer * 250 + count % 250)
+        count += 1
+    return count
 
 
 if __name__ == "__main__":
