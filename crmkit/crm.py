@@ -19,7 +19,7 @@ from crmkit.collection import Collection
 from crmkit.commits import Committer
 from crmkit.contributions import Analysis, Entry, Failure, Result, View
 from crmkit.drafts import Drafter
-from crmkit.errors import Conflict, Damaged, Invalid, NotFound
+from crmkit.errors import Conflict, CrmError, Damaged, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.profile import Profile, read_profile
 from crmkit.query import Condition, Page
@@ -98,6 +98,10 @@ class CRM:
     def failures(self) -> list[Failure]:
         """What went wrong inside plugins since the workspace was opened."""
         return list(self._registry.failures)
+
+    def record_failure(self, plugin: str, hook: str, error: BaseException) -> None:
+        """Remember in `failures` that something of a plugin failed, for screens that show the rest all the same."""
+        self._registry.record_failure(plugin, hook, error)
 
     def register(self, plugin: object, name: str | None = None) -> str:
         """Register a plugin, for example one written in a cell; it works at once. Returns its name.
@@ -327,7 +331,16 @@ class CRM:
             known = ", ".join(analysis.name for analysis in self.analyses) or "none"
             raise NotFound(f"{name!r} is not an analysis; there are: {known}")
         day = as_of or datetime.now(self.zone).date()
-        return Result(found, day, found.measure(self, as_of=day, **parameters), lambda result: _ui().show(result))
+        if not isinstance(day, date) or isinstance(day, datetime):
+            raise Invalid({"as_of": "must be a date"})
+        try:
+            measured = found.measure(self, as_of=day, **parameters)
+        except CrmError:
+            raise
+        except Exception as error:
+            self.record_failure(found.provider, "crm_analyses", error)
+            raise
+        return Result(found, day, measured, lambda result: _ui().show(result))
 
     def timeline(
         self, customer: Record, kinds: Iterable[str] | None = None, limit: int = 50, after: str | None = None

@@ -65,7 +65,8 @@ def crm_views() -> Iterable[View]:
 
     Combined: all, sorted by name; a name that is taken is refused, naming both plugins.
 
-    Failure: isolated, recorded in ``crm.failures`` and shown; the other plugins' views stay.
+    Failure: the plugin is not loaded; nobody else suffers. A `build` that fails is recorded in ``crm.failures``, and
+    a line in its place says so.
 
     Example::
 
@@ -88,7 +89,8 @@ def crm_analyses() -> Iterable[Analysis]:
 
     Combined: all, sorted by name; a name that is taken is refused, naming both plugins.
 
-    Failure: isolated, recorded in ``crm.failures`` and shown.
+    Failure: the plugin is not loaded; nobody else suffers. A `measure` that fails is recorded in ``crm.failures``, and
+    whoever asked gets the error.
 
     Example::
 

@@ -169,14 +169,14 @@ class Registry:
         try:
             self.register(load(), name, source, version)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin may fail in any way; it is recorded
-            self._record(name, "load", error)
+            self.record_failure(name, "load", error)
             reason = str(error) if isinstance(error, CrmError) else type(error).__name__
             self._states[name] = PluginState(name, "failed", source, version, reason=reason)
 
     def fail(self, name: str, error: CrmError) -> None:
         """Take a plugin out whose contribution turned out not to work here."""
         state = self._forget(name)[1]
-        self._record(name, "load", error)
+        self.record_failure(name, "load", error)
         if state is not None:
             self._states[name] = replace(state, state="failed", hooks=(), reason=str(error))
 
@@ -240,7 +240,7 @@ class Registry:
                 with _asks(name):
                     answers.append(read(name, call()))
             except (Exception, SystemExit) as error:  # a plugin may fail in any way; it is recorded
-                self._record(name, hook, error)
+                self.record_failure(name, hook, error)
                 if self._strict:
                     raise
         return answers
@@ -264,7 +264,8 @@ class Registry:
 
             yield implementation.plugin_name, call
 
-    def _record(self, plugin: str, hook: str, error: BaseException) -> None:
+    def record_failure(self, plugin: str, hook: str, error: BaseException) -> None:
+        """Remember that a plugin failed: where, and with which type of error, without any value."""
         frames = traceback.extract_tb(error.__traceback__)
         place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         self.failures.append(Failure(plugin, hook, type(error).__name__, place, datetime.now(UTC)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -129,7 +130,8 @@ class App(Screen):
         return [first, *contributed]
 
     def _build(self, page: Page) -> ipywidgets.Widget:
-        return safely(lambda: compose(self.crm, page.build(self.crm), self.open_record), page.title)
+        failed = partial(self.crm.record_failure, page.provider, "crm_views")
+        return safely(lambda: compose(self.crm, page.build(self.crm), self.open_record), page.title, failed)
 
     def _arrange(self) -> None:
         """Show the current part and hide the others, which keep their state."""

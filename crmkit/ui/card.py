@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ipywidgets
@@ -74,7 +75,8 @@ class Card(Box):
 
     def _panel(self, crm: Any, panel: Any) -> Callable[[], ipywidgets.Widget]:
         def build() -> ipywidgets.Widget:
-            return safely(lambda: compose(crm, panel.build(crm, self.model.record), self._on_open), panel.title)
+            failed = partial(crm.record_failure, panel.provider, "crm_views")
+            return safely(lambda: compose(crm, panel.build(crm, self.model.record), self._on_open), panel.title, failed)
 
         return build
 

@@ -57,9 +57,19 @@ def compose(crm: Any, description: Description, on_open: Opener | None = None) -
             assert_never(description)
 
 
-def safely(build: Callable[[], ipywidgets.Widget], what: str) -> ipywidgets.Widget:
-    """Return what `build` makes; where it fails, a line that says so in its place, so that the rest goes on working."""
+def safely(
+    build: Callable[[], ipywidgets.Widget], what: str, failed: Callable[[Exception], None] | None = None
+) -> ipywidgets.Widget:
+    """Return what `build` makes; where it fails, a line that says so in its place, so that the rest goes on working.
+
+    Args:
+        build: Makes the widget.
+        what: What people call it.
+        failed: Told of the error, to remember whose it is.
+    """
     try:
         return build()
     except Exception as error:  # noqa: BLE001  # the error boundary around what plugins describe
+        if failed is not None:
+            failed(error)
         return Head({"title": what, "text": f"This cannot be shown. {explain(error)}"})

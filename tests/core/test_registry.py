@@ -130,6 +130,18 @@ def test_a_failing_question_is_isolated_and_listed_without_values(crm: CRM, trou
     assert "secret" not in repr(failure)
 
 
+def test_an_analysis_that_fails_is_listed_and_the_error_reaches_who_asked(crm: CRM) -> None:
+    broken = Analysis("broken", "Broken", lambda crm, as_of: 1 / 0, lambda measured: None)  # type: ignore[arg-type, return-value]
+    crm.register(plugin(crm_analyses=lambda self: [broken]), "mine")
+    with pytest.raises(ZeroDivisionError):
+        crm.analyse("broken")
+    with pytest.raises(Invalid, match="must be a date"):
+        crm.analyse("broken", as_of="2026-01-01")  # type: ignore[arg-type]
+    assert [(failure.plugin, failure.hook, failure.error) for failure in crm.failures] == [
+        ("mine", "crm_analyses", "ZeroDivisionError")
+    ]
+
+
 def test_an_interrupt_is_not_isolated(crm: CRM) -> None:
     def interrupted(self: object) -> None:
         raise KeyboardInterrupt

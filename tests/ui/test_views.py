@@ -227,7 +227,9 @@ def test_descriptions_become_widgets(crm: crmkit.CRM, ada: Any, keep: Keep) -> N
     parts = (Table("customer"), Timeline(ada), Chart("A chart", lambda: go.Figure(go.Bar(y=[1]))))
     made = keep(compose(crm, Stack(parts)))
     assert len(made.children) == 3
-    failed = keep(safely(lambda: compose(crm, Table("nothing")), "A table"))
+    told: list[Exception] = []
+    failed = keep(safely(lambda: compose(crm, Table("nothing")), "A table", told.append))
+    assert [type(error) for error in told] == [crmkit.NotFound]
     assert "nothing" in failed._content["text"]
 
 
