@@ -79,8 +79,10 @@ def read_profile(path: Path) -> Profile:
     """
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Invalid({path.name: f"cannot be read as TOML: {error}"}) from None
+    except OSError as error:
+        raise Invalid({str(path): f"cannot be read: {error.strerror}"}) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Invalid({str(path): f"cannot be read as TOML: {error}"}) from None
     try:
         return Profile.model_validate(given)
     except ValidationError as error:
@@ -113,7 +115,7 @@ def problems(error: ValidationError) -> dict[str, str]:
     found = {}
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         key = ".".join(str(part) for part in problem["loc"])
-        text = problem["msg"].removeprefix("Value error, ")
+        text = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, list(Profile.model_fields), n=1)
             allowed = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(Profile.model_fields)}"

@@ -172,7 +172,7 @@ def _decrypt(path: Path, sealed: bytes, identity: Identity) -> bytes:
         if "No matching keys" in str(error):
             raise Locked(
                 f"you are not a member of this workspace: {path} is not sealed for your identity "
-                f"({identity.to_public()}); ask a member to add it, or name another one in $CRMKIT_IDENTITY"
+                f"({identity.to_public()}); give the identity of a member in $CRMKIT_IDENTITY"
             ) from None
         raise Damaged(f"{path} is no whole age file") from None
 
