@@ -176,3 +176,18 @@ def test_shipped_and_contributed_plugins_import_the_facade_only(root: Path) -> N
         for path in (root / folder).rglob("*.py"):
             modules = {name for name in imported(ast.parse(path.read_text("utf-8"))) if name.startswith("crmkit")}
             assert {name for name in modules if not name.startswith("crmkit.plugins")} <= {"crmkit"}, path
+
+
+def test_every_module_of_the_core_has_its_floor_in_the_architecture(root: Path) -> None:
+    told = (root / "docs" / "architecture.md").read_text("utf-8").partition("Three rules")[0]
+    modules = {path.name for path in (root / "crmkit").glob("*.py")} - {"__init__.py"}
+    folders = {f"{path.parent.name}/" for path in (root / "crmkit").glob("*/__init__.py")}
+    assert not {name for name in modules | folders if f"`{name}`" not in told}
+
+
+def test_the_contract_of_the_facade_leaves_no_module_out(root: Path) -> None:
+    contracts = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    [named] = [set(each["forbidden_modules"]) for each in contracts if each["name"].startswith("Shipped plugins")]
+    files = {path.stem for path in (root / "crmkit").glob("*.py")} - {"__init__", "__main__"}
+    folders = {path.parent.name for path in (root / "crmkit").glob("*/__init__.py")} - {"cli", "demo", "plugins", "ui"}
+    assert named == {f"crmkit.{name}" for name in files | folders}
