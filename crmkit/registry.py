@@ -170,7 +170,7 @@ class Registry:
             self.register(load(), name, source, version)
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a plugin may fail in any way; it is recorded
             self.record_failure(name, "load", error)
-            reason = str(error) if isinstance(error, CrmError) else type(error).__name__
+            reason = str(error) if isinstance(error, CrmError) else _reason(error, self.failures[-1].place)
             self._states[name] = PluginState(name, "failed", source, version, reason=reason)
 
     def fail(self, name: str, error: CrmError) -> None:
@@ -266,8 +266,7 @@ class Registry:
 
     def record_failure(self, plugin: str, hook: str, error: BaseException) -> None:
         """Remember that a plugin failed: where, and with which type of error, without any value."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        place = _place(error)
         self.failures.append(Failure(plugin, hook, type(error).__name__, place, datetime.now(UTC)))
 
 
@@ -287,3 +286,19 @@ def _run(path: Path, source: bytes) -> object:
     sys.modules[module.__name__] = module  # where annotations of its classes are looked up
     exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102  # what the user trusts is to be run
     return module
+
+
+def _place(error: BaseException) -> str:
+    """Return the file and line of an error; of the source itself, where that is no Python."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _reason(error: BaseException, place: str) -> str:
+    """Return why a plugin could not be loaded. What is said of its source holds no value of a customer."""
+    said = (
+        f": {error}" if isinstance(error, ImportError) else f": {error.msg}" if isinstance(error, SyntaxError) else ""
+    )
+    return f"{type(error).__name__}{said}" + (f" ({place})" if place else "")

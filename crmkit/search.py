@@ -39,6 +39,8 @@ def search_words(text: str) -> list[str]:
     if not isinstance(text, str):
         raise Invalid({"text": "must be text: the name, number, mail, phone or id that is being typed"})
     digits = "".join(c for c in text if c.isdigit())
-    if len(digits) >= 5 and digits.strip("0") and all(c in "+-/(). 0123456789" for c in text):
+    typed = text.strip()
+    is_phone = all(c in "+-/(). 0123456789" for c in typed) and (" " in typed or typed.startswith(("+", "0", "(")))
+    if is_phone and len(digits) >= 5 and digits.strip("0"):  # 2024-00017 is rather a number of ours
         return [digits.lstrip("0")]
     return folded(text).split()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -31,15 +32,19 @@ def newest_first(entries: Iterable[Entry], kinds: Iterable[str] | None, limit: i
     if after is not None and not _is_place(after):
         raise Invalid({"after": "is not a cursor of a timeline; give Page.next of the page before"})
     wanted = None if kinds is None else set(kinds)
-    placed = [(_place(entry), entry) for entry in entries if wanted is None or entry.kind in wanted]
+    placed = list(_placed(entry for entry in entries if wanted is None or entry.kind in wanted))
     rest = [each for each in placed if after is None or each[0] < after]
     newest = heapq.nlargest(limit, rest, key=lambda each: each[0])
     return Page([entry for _, entry in newest], newest[-1][0] if len(rest) > limit else None)
 
 
-def _place(entry: Entry) -> str:
-    """Return text that sorts as the timeline does, and tells entries of one instant apart."""
-    return f"{instant_text(entry.at)}|{entry.record}|{entry.kind}"
+def _placed(entries: Iterable[Entry]) -> Iterator[tuple[str, Entry]]:
+    """Yield each entry behind a text that sorts as the timeline does, and that no other entry has."""
+    told: Counter[str] = Counter()
+    for entry in entries:
+        place = f"{instant_text(entry.at)}|{entry.record}|{entry.kind}"
+        told[place] += 1
+        yield f"{place}|{told[place]:06}", entry
 
 
 def told_by(plugin: str, answer: Iterable[Entry] | None) -> list[Entry]:
@@ -56,7 +61,7 @@ def told_by(plugin: str, answer: Iterable[Entry] | None) -> list[Entry]:
 
 
 def _is_place(text: object) -> bool:
-    """Return whether text is what `_place` makes."""
+    """Return whether text is what `_placed` makes."""
     at, *rest = text.split("|") if isinstance(text, str) else ("",)
     try:
         return len(rest) >= 2 and instant_text(datetime.fromisoformat(at)) == at

@@ -182,6 +182,12 @@ def test_candidates_of_the_blind_index_are_opened_and_compared(crm: CRM, monkeyp
     assert crm.customers.find(F.iban == IBAN).records == [ada]
 
 
+@pytest.mark.shipped_plugins
+def test_a_number_with_a_dash_is_not_taken_for_a_phone(crm: CRM) -> None:
+    bought = crm.purchases.add(number="2024-00017", purchased_on="2026-01-01", total="1")
+    assert crm.purchases.search("2024-00017") == [bought]
+
+
 @pytest.mark.parametrize("typed", ["ada lov", "LOVELACE", "lövelace", "1001", "ada@ex", "020 7946", "+44 20 7946"])
 def test_search_finds_what_is_being_typed(crm: CRM, typed: str) -> None:
     ada = crm.customers.add(

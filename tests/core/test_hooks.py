@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
-from crmkit import CRM, Change, F, Page, hooks
+from crmkit import CRM, Change, Entry, F, Page, hooks
 from crmkit.plugin_checks import CONTRIBUTIONS
 from crmkit.registry import DEFAULT_PLUGINS, Registry
 
@@ -119,6 +119,25 @@ def test_hook_crm_timeline(crm: CRM) -> None:
     rest = crm.timeline(ada, limit=1, after=first.next)
     assert [entry.kind for entry in (*first, *rest)] == ["purchase", "call"]
     assert rest.next is None
+
+
+def test_entries_of_one_instant_survive_a_page_break(crm: CRM) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+
+    class Many:
+        @hooks.hookimpl
+        def crm_timeline(self) -> list[Entry]:
+            return [Entry(at, "note", f"n{number}") for number in range(10)]
+
+    crm.register(Many())
+    ada, told, after = crm.customers.add(name="Ada"), [], None
+    while True:
+        page = crm.timeline(ada, limit=4, after=after)
+        told += [entry.title for entry in page]
+        after = page.next
+        if after is None:
+            break
+    assert sorted(told) == sorted(f"n{number}" for number in range(10))
 
 
 @pytest.mark.shipped_plugins

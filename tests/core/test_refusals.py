@@ -485,7 +485,7 @@ def test_a_line_of_a_removed_product_stays_while_others_change(crm: CRM) -> None
 def test_a_timeline_that_is_none_is_the_plugins_failure(crm: CRM, answer: object) -> None:
     crm.register(plugin(crm_timeline=lambda self: answer), "sloppy")
     assert crm.timeline(crm.customers.add(name="Ada")).records == []
-    assert [failure.plugin for failure in crm.failures] == ["sloppy"]
+    assert "sloppy" in {failure.plugin for failure in crm.failures}
 
 
 # --------------------------------------------------------------------------- transactions

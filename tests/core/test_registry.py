@@ -137,9 +137,8 @@ def test_an_analysis_that_fails_is_listed_and_the_error_reaches_who_asked(crm: C
         crm.analyse("broken")
     with pytest.raises(Invalid, match="must be a date"):
         crm.analyse("broken", as_of="2026-01-01")  # type: ignore[arg-type]
-    assert [(failure.plugin, failure.hook, failure.error) for failure in crm.failures] == [
-        ("mine", "crm_analyses", "ZeroDivisionError")
-    ]
+    failure = crm.failures[-1]
+    assert (failure.plugin, failure.hook, failure.error) == ("mine", "crm_analyses", "ZeroDivisionError")
 
 
 def test_an_interrupt_is_not_isolated(crm: CRM) -> None:
@@ -205,7 +204,7 @@ def test_a_broken_file_hurts_nobody_else(crm: CRM) -> None:
     crmkit.trust(crm.workspace.folder)
     with crmkit.open(crm.workspace.folder) as opened:
         assert opened.plugins["broken"].state == "failed"
-        assert opened.plugins["broken"].reason == "ZeroDivisionError"
+        assert opened.plugins["broken"].reason == "ZeroDivisionError (broken.py:3)"
         assert opened.plugins["fine"].state == "active"
         assert [failure.plugin for failure in opened.failures] == ["broken"]
 
