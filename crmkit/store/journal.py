@@ -201,14 +201,22 @@ class Journal:
             yield frame
 
     def verify(self) -> list[str]:
-        """Read all frames again and return the problems found; an unfinished append at the end is none."""
+        """Read all frames again and return the problems found.
+
+        Bytes at the end that are no whole commit are told too: most likely a write was cut off before it was
+        acknowledged, but damage to the last commit looks the same.
+        """
         self.check_open()
         data = self._bytes(0, os.fstat(self._fd).st_size)
         problems: list[str] = []
         start, before = 0, -1
         for number, line in enumerate(io.BytesIO(data), 1):
             frame = decode(line)
-            if frame is None and not _is_unfinished(data[start:]):
+            if frame is None and _is_unfinished(data[start:]):
+                what = f"{len(data) - start} bytes at the end are no whole commit; the next write takes them off"
+                problems.append(f"{self.path}, line {number}: {what}")
+                break
+            if frame is None:
                 problems.append(str(self._damaged(number)))
             elif frame is not None and frame.seq != before + 1:
                 problems.append(f"{self.path}, line {number}: commit {frame.seq} comes after commit {before}")

@@ -171,6 +171,25 @@ def test_windows_is_not_supported_yet(crm: CRM, monkeypatch: pytest.MonkeyPatch)
         crmkit.open(crm.workspace.folder)
 
 
+@pytest.mark.parametrize("harm", ["flip", "append"])
+def test_what_is_no_whole_commit_at_the_end_is_told_until_it_is_taken_off(crm: CRM, harm: str) -> None:
+    crm.customers.add(name="Ada")
+    crm.customers.add(name="Bob")
+    crm.close()
+    content = bytearray(journal_of(crm).read_bytes())
+    if harm == "flip":
+        content[-10] ^= 1
+    else:
+        content += b"rubbish\n"
+    journal_of(crm).write_bytes(content)
+    with crmkit.open(crm.workspace.folder) as again:
+        (problem,) = again.verify()
+        assert "no whole commit" in problem
+        assert journal_of(crm).name in problem
+        again.customers.add(name="Cid")
+        assert again.verify() == []
+
+
 def test_verify_finds_nothing_where_nothing_is_wrong(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada", iban="GB33BUKB20201555555555")
     crm.reveal(ada, "iban", reason="x")
