@@ -111,10 +111,10 @@ class Committer:
         token = _open.set(mine)
         try:
             yield
+            if mine.drafts:  # still inside, so that plugins which are asked see what will be saved
+                self._commit(list(mine.drafts.values()), mine.cause, mine.reason)
         finally:
             _open.reset(token)
-        if mine.drafts:
-            self._commit(list(mine.drafts.values()), mine.cause, mine.reason)
 
     def _current(self) -> Transaction | None:
         transaction = _open.get()

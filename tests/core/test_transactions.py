@@ -190,6 +190,21 @@ def test_plugins_are_asked_once_for_a_batch(crm: CRM) -> None:
     assert {customer.source for customer in crm.customers} == {"guard"}
 
 
+def test_a_plugin_sees_what_the_transaction_will_save(crm: CRM) -> None:
+    names: list[str] = []
+
+    class Reader:
+        @hookimpl
+        def crm_before_commit(self, crm: CRM, changes: tuple[Change, ...]) -> None:
+            names.extend(crm.customers[change.id].name for change in changes)
+
+    crm.register(Reader())
+    with crm.transaction():
+        crm.customers.add(name="Ada")
+        crm.customers.add(name="Bob")
+    assert names == ["Ada", "Bob"]
+
+
 def test_a_refusal_saves_nothing_and_is_told(crm: CRM) -> None:
     crm.register(Guard())
     with pytest.raises(Refused, match="nobody"), crm.transaction():
