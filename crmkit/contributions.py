@@ -188,6 +188,7 @@ class Entry:
         record: The id of the record it stands for.
         actor: The colleague, where known.
         provider: The plugin that told it; filled in by the registry.
+        all_day: Only the day is known: the day in the workspace's time zone that `at` falls on.
     """
 
     at: datetime
@@ -197,6 +198,7 @@ class Entry:
     record: str = ""
     actor: str = ""
     provider: str = ""
+    all_day: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import crmkit
+from crmkit import Entry
 from crmkit.schema import FieldSpec
 from crmkit.ui.viewmodels.card import CardModel, initials
+from crmkit.ui.viewmodels.grid import GridModel
 from crmkit.ui.viewmodels.secret import SecretModel
 from crmkit.ui.viewmodels.text import present, title, typed, untyped
 from crmkit.ui.viewmodels.timeline import PAGE, TimelineModel, entry
@@ -91,8 +93,8 @@ def test_timeline_pages(crm: crmkit.CRM, ada: Any) -> None:
     shown = [each["title"] for each in first["entries"] + second["entries"]]
     assert shown == [f"T{number}" for number in reversed(range(PAGE + 5))]
     assert second["next"] is None
-    unknown = SimpleNamespace(at=datetime.now(UTC), kind="fax", title="x", text=None, actor=None)
-    assert entry(unknown)["icon"] == "•"
+    unknown = Entry(datetime.now(UTC), "fax", "x")
+    assert entry(unknown, UTC)["icon"] == "•"
 
 
 def test_secret_model_writes_the_audit_log_first(crm: crmkit.CRM, ada: Any) -> None:
@@ -102,3 +104,15 @@ def test_secret_model_writes_the_audit_log_first(crm: crmkit.CRM, ada: Any) -> N
         model.reveal(" ")
     assert model.reveal("refund 812") == "GB33BUKB20201555555555"
     assert "5555" not in str(vars(model))
+
+
+def test_days_and_times_are_those_of_the_workspace(tmp_path: Path) -> None:
+    """A purchase of the 29th in Berlin is on the 29th for whoever looks, though that midnight was the 28th in UTC."""
+    with crmkit.create(tmp_path / "berlin", time_zone="Europe/Berlin") as crm:
+        ada = crm.customers.add(name="Ada")
+        crm.purchases.add(number="1", customer=ada, purchased_on="2026-10-29", total="5")
+        crm.interactions.add(customer=ada, kind="call", title="Late", happened_at="2026-10-28T23:30:00Z")
+        told = [(each["day"], each["time"]) for each in TimelineModel(crm, ada).page()["entries"]]
+        assert told == [("2026-10-29", "00:30"), ("2026-10-29", "")]
+        (row,) = GridModel(crm, "interaction", ("happened_at",)).window(0, 10)
+        assert "2026-10-29 00:30" in str(row)

@@ -117,6 +117,7 @@ def crm_timeline(crm: CRM, customer: Customer) -> Iterator[Entry]:
                 kind=kind,
                 title=f"{kind.capitalize()} {purchase.number}: {purchase.total}",
                 record=purchase.id,
+                all_day=True,
             )
         after = page.next
         if after is None:

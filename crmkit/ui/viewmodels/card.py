@@ -56,7 +56,7 @@ class CardModel:
         spec = info(type(self.record)).fields.get(name)
         if spec is None:
             return []
-        text = present(spec, getattr(self.record, name))
+        text = present(spec, getattr(self.record, name), zone=self.crm.zone)
         return text.split(", ") if text and spec.kind in ("choices", "texts") else [text] if text else []
 
     def _fact(self, name: str) -> tuple[str, str]:

@@ -137,7 +137,10 @@ class GridModel:
         return f"No {plural} match this filter." if self.text else f"No {plural} yet."
 
     def _cells(self, record: Record) -> list[str]:
-        return [present(column.spec, getattr(record, column.spec.name), self._look_up) for column in self.columns]
+        return [
+            present(column.spec, getattr(record, column.spec.name), self._look_up, self.crm.zone)
+            for column in self.columns
+        ]
 
     def _look_up(self, type: str, id: str) -> str:
         """Return the title of a referred record; rows of one window often name the same ones."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, tzinfo
 from functools import cache
 from typing import Any
 
@@ -46,8 +46,15 @@ def counted(count: int, record_info: RecordInfo) -> str:
     return f"{count:,} {noun.replace('_', ' ')}"
 
 
-def present(spec: FieldSpec, value: Any, look_up: LookUp | None = None) -> str:
-    """Return the text of one value for a cell or a line; empty where there is none."""
+def present(spec: FieldSpec, value: Any, look_up: LookUp | None = None, zone: tzinfo = UTC) -> str:
+    """Return the text of one value for a cell or a line; empty where there is none.
+
+    Args:
+        spec: The field.
+        value: Its value.
+        look_up: Returns the name of the record that a reference names.
+        zone: The time zone that instants are shown in.
+    """
     if value is None or value == "":
         return ""
     if isinstance(value, Secret) or spec.klass == "sensitive":
@@ -62,7 +69,7 @@ def present(spec: FieldSpec, value: Any, look_up: LookUp | None = None) -> str:
         case "reference":
             return look_up(spec.target, value) if look_up and spec.target else str(value)
         case "instant":
-            return instant(value)
+            return str(value.astimezone(zone).strftime("%Y-%m-%d %H:%M"))
         case "boolean":
             return "Yes" if value else "No"
         case "choices":
@@ -73,11 +80,6 @@ def present(spec: FieldSpec, value: Any, look_up: LookUp | None = None) -> str:
             return f"{len(value)}" if value else ""
         case _:
             return str(value)
-
-
-def instant(value: datetime) -> str:
-    """Return an instant to the minute, in UTC; the browser turns those of a timeline into local time itself."""
-    return value.strftime("%Y-%m-%d %H:%M")
 
 
 def phone(value: str) -> str:

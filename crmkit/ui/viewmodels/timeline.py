@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import tzinfo
 from typing import Any
 
+from crmkit.contributions import Entry
 from crmkit.records import Record
 from crmkit.ui.viewmodels.text import words
 
@@ -31,13 +33,15 @@ class TimelineModel:
     def page(self, after: str | None = None) -> dict[str, Any]:
         """Return one page as plain data, and the cursor of the next (None at the end)."""
         page = self.crm.timeline(self.record, limit=PAGE, after=after)
-        return {"entries": [entry(each) for each in page], "next": page.next}
+        return {"entries": [entry(each, self.crm.zone) for each in page], "next": page.next}
 
 
-def entry(each: Any) -> dict[str, Any]:
-    """Return one entry of a timeline as plain data."""
+def entry(each: Entry, zone: tzinfo) -> dict[str, Any]:
+    """Return one entry of a timeline as plain data, its day and time as the office's clock had them."""
+    at = each.at.astimezone(zone)
     return {
-        "at": each.at.isoformat(),
+        "day": at.date().isoformat(),
+        "time": "" if each.all_day else at.strftime("%H:%M"),
         "icon": ICONS.get(each.kind, "•"),
         "kind": words(each.kind),
         "title": each.title,

@@ -1,4 +1,4 @@
-// The timeline: entries under the days they happened on, in the reader's own time zone.
+// The timeline: entries under the days they happened on, in the time zone of the workspace.
 
 function render({ model, el: root }) {
   let next = null;
@@ -25,10 +25,8 @@ function render({ model, el: root }) {
   }
 
   function draw(entry) {
-    const at = new Date(entry.at);
-    const today = at.toLocaleDateString(undefined, { year: "numeric", month: "long", day: "numeric" });
-    const dated = at.getHours() + at.getMinutes() === 0; // known to the day only
-    const time = dated ? "" : at.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit" });
+    const [year, month, date] = entry.day.split("-").map(Number);
+    const today = new Date(year, month - 1, date).toLocaleDateString(undefined, { year: "numeric", month: "long", day: "numeric" });
     const item = el(
       "li", { class: "crm-entry" },
       el("span", { class: "crm-entry-icon", "aria-hidden": "true" }, entry.icon),
@@ -36,7 +34,7 @@ function render({ model, el: root }) {
         "div", { class: "crm-entry-body" },
         el("div", { class: "crm-entry-title" }, entry.title),
         entry.text ? el("div", { class: "crm-entry-text" }, entry.text) : null,
-        el("div", { class: "crm-entry-meta" }, [entry.kind, time, entry.actor].filter(Boolean).join(" · ")),
+        el("div", { class: "crm-entry-meta" }, [entry.kind, entry.time, entry.actor].filter(Boolean).join(" · ")),
       ),
     );
     if (today === day) return [item];
