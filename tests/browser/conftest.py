@@ -125,9 +125,9 @@ def lab(workspace: Path) -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[Any]:
-    """The distribution's Chromium."""
+    """The distribution's Chromium, for one module: Playwright keeps an event loop running in this thread."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
