@@ -177,20 +177,21 @@ class Collection(Generic[R]):
         docs = self._store.scan(self._info.plural)
         return {doc[field]: doc["id"] for doc in docs if doc.get(field) is not None}
 
-    def columns(self, *fields: str) -> dict[str, list[Any]]:
+    def columns(self, *fields: str, since: int | None = None) -> dict[str, list[Any]]:
         """Return stored values by field, one list each, in the same order of records, for analyses.
 
         Args:
             fields: Names of plain or personal fields, or dotted paths into them. Money is ``total.minor`` and
                 ``total.currency``; ``total`` alone means its minor units. Dates and instants are ISO text.
+            since: Only records that were written after this commit, a number that `CRM.seq` returned; None for all.
 
         Raises:
-            Invalid: There is no such field, or it is sensitive.
+            Invalid: There is no such field, it is sensitive, or `since` is too long ago to say.
         """
         found = [self._binder.column(field) for field in fields]
         paths = [path.split(".") for path, _ in found]
         columns: list[list[Any]] = [[] for _ in fields]
-        for doc in self._store.scan(self._info.plural):
+        for doc in self._store.scan(self._info.plural) if since is None else self._written_after(since):
             for column, path in zip(columns, paths, strict=True):
                 column.append(_at(doc, path))
         own = [copy.deepcopy(column) if many else column for column, (_, many) in zip(columns, found, strict=True)]
@@ -309,6 +310,13 @@ class Collection(Generic[R]):
 
     def _doc(self, id: str) -> Mapping[str, Any] | None:
         return self._committer.document(self._info.plural, id)
+
+    def _written_after(self, seq: int) -> Iterator[Mapping[str, Any]]:
+        changes = self._store.changes(seq)
+        if changes is None:
+            raise Invalid({"since": "is too long ago to say what changed; ask for all records"})
+        ids = dict.fromkeys(change.id for change in changes if change.collection == self._info.plural)
+        return (doc for id in ids if (doc := self._store.get(self._info.plural, id)) is not None)
 
     def _existing(self, id: str) -> Mapping[str, Any]:
         doc = self._doc(id)

@@ -305,6 +305,18 @@ def test_columns_and_frames(crm: CRM) -> None:
     assert "BUKB" not in frame.to_csv()
 
 
+def test_columns_of_what_was_written_since(crm: CRM) -> None:
+    ada, bob = crm.customers.add(name="Ada"), crm.customers.add(name="Bob")
+    start = crm.seq()
+    assert crm.customers.columns("name", since=start) == {"name": []}
+    crm.customers.add(name="Cid")
+    crm.customers.update(ada, name="Ada Lovelace")
+    crm.customers.remove(bob)
+    assert sorted(crm.customers.columns("name", since=start)["name"]) == ["Ada Lovelace", "Cid"]
+    with pytest.raises(Invalid, match="too long ago"):
+        crm.customers.columns("name", since=-1)
+
+
 def test_values_are_checked_while_they_are_typed(crm: CRM) -> None:
     assert crm.customers.check(name="Ada", email="ada@example.org") == {}
     assert set(crm.customers.check(name="", email="x")) == {"name", "email"}
