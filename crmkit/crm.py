@@ -60,7 +60,7 @@ class CRM:
         self._vault = Vault.unlock(workspace.keys)
         self._codec = RecordCodec(self._vault)
         self._store = TinyStore(workspace.data, self._codec)
-        self._registry = Registry([Customer], dir(CRM), strict=strict)
+        self._registry = Registry([Customer], frozenset(super().__dir__()), strict=strict)
         self._committer = Committer(
             self, self._store, self._codec, self._registry, lambda: self.actor, self._sealed_reason
         )

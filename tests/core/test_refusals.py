@@ -240,6 +240,10 @@ class Shadow(Record, type="shadow", plural="timeline"):
     name: str
 
 
+class Hidden(Record, type="hidden", plural="profile"):
+    name: str
+
+
 class Trash(Record, type="trash", plural="customers.removed"):
     name: str
 
@@ -298,6 +302,7 @@ class Fine(Record, type="fine", plural="fines", subject="customer"):
         (Evil, "'customer' is contributed by crmkit"),
         (Squatter, "'customers' is contributed by crmkit"),
         (Shadow, "'timeline' is a name of the CRM itself"),
+        (Hidden, "'profile' is a name of the CRM itself"),
         (Trash, "plural: must be a word"),
         (Listed, "Sensitive must be the whole field"),
         (Mapped, "Sensitive must be the whole field"),
