@@ -87,9 +87,14 @@ def _plain_tinydb(path: Path, size: int) -> dict[str, float]:
         db.insert_multiple(_customer(number) for number in range(size))
         return {
             f"tinydb_get_ms_at_{size}": _best(lambda: db.get(doc_id=size // 2), 3) * 1e3,
-            f"tinydb_equality_ms_at_{size}": _best(lambda: db.search(where("number") == str(size // 2)), 3) * 1e3,
+            f"tinydb_equality_ms_at_{size}": _best(lambda: _uncached(db, where("number") == str(size // 2)), 3) * 1e3,
             f"tinydb_page_of_50_ms_at_{size}": _best(lambda: sorted(db.all(), key=_by_name)[:50], 3) * 1e3,
         }
+
+
+def _uncached(db: Any, condition: Any) -> Any:
+    db.clear_cache()  # TinyDB would answer the same question again without looking
+    return db.search(condition)
 
 
 def _by_name(doc: Any) -> str:

@@ -224,9 +224,12 @@ class TextIndex:
             return [id for _, id in islice(self._keys.walk(), limit)]
         first, inner = words[0], " " + words[0]
         above = after_prefix(first)
-        starting = self._keys.walk((first,), None if above is None else (above,))
+        if len(words) == 1:
+            starting = self._keys.walk((first,), None if above is None else (above,))
+        else:  # a second word may be rare where the first is not: let whole chunks be ruled out
+            starting = (key for key in self._keys.holding(words) if key[0].startswith(first))
         ranked = chain(
-            (key for key in starting if all(word in key[0] for word in words)),
+            starting,
             (key for key in self._keys.holding([inner, *words]) if not key[0].startswith(first)),
             (key for key in self._keys.holding(words) if not key[0].startswith(first) and inner not in key[0]),
         )
