@@ -89,7 +89,7 @@ class TinyStore(Store):
         self, collection: str, *, unique: Sequence[str] = (), text: Callable[[Doc], str] | None = None
     ) -> None:
         """Make a collection known; a second call reads its documents from disk again."""
-        with self.reading():
+        with self.reading(), _nothing_is_garbage():
             documents = self._collections[collection]
             on_disk = self._read_again(collection) if documents.is_registered else documents.by_id
             opened = {id: self._codec.open(collection, doc) for id, doc in on_disk.items()}
@@ -270,13 +270,8 @@ class TinyStore(Store):
         return operations
 
     def _load(self) -> None:
-        was_enabled = gc.isenabled()
-        gc.disable()  # nothing that is read is garbage
-        try:
+        with _nothing_is_garbage():
             self._refresh()
-        finally:
-            if was_enabled:
-                gc.enable()
 
     def _read_again(self, collection: str) -> dict[str, Doc]:
         """Return the documents of a collection in the form on disk."""
@@ -291,6 +286,18 @@ class TinyStore(Store):
                     case ["d", name, id] if name == collection:
                         docs.pop(id, None)
         return docs
+
+
+@contextmanager
+def _nothing_is_garbage() -> Iterator[None]:
+    """Keep the collector from looking, again and again, through documents that have only just been read."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _check_platform() -> None:
