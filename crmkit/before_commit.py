@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from crmkit.contributions import Change
+from crmkit.contributions import Action, Change
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Invalid, NotFound, Refused
 
@@ -116,6 +116,7 @@ def joined(first: Draft, second: Draft) -> Draft | None:
     Raises:
         Invalid: The second adds a record that the first has already.
     """
+    action: Action = second.action
     match first.action, second.action:
         case _, "add":
             raise Invalid({"id": "is taken by another record of this transaction"})
@@ -125,8 +126,6 @@ def joined(first: Draft, second: Draft) -> Draft | None:
             return replace(first, action="update") if first.changed else None
         case "add" | "restore", "update":
             action = first.action
-        case _:
-            action = second.action
     changed = tuple(dict.fromkeys((*first.changed, *second.changed)))
     before = first.before
     if action == "update" and before is not None and all(second.doc.get(n) == before.get(n) for n in changed):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,6 +11,7 @@ from crmkit.binding import Binder, Sealed
 from crmkit.commits import Commit, Committer, conflict
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Invalid, NotFound
+from crmkit.fields import ID_FORM
 from crmkit.query import ALL, Condition, Find, In, Page, check_limit, parse_order, shown
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from crmkit.store.base import Store
 
 R = TypeVar("R", bound=Record)
-ID = re.compile("[0-9A-Z]{26}")
 
 
 class Collection(Generic[R]):
@@ -358,7 +357,7 @@ class Collection(Generic[R]):
 
     def _not_found(self, id: object) -> NotFound:
         """Return the error for an id that is not there; it repeats no name or mail that was given for one."""
-        if isinstance(id, str) and ID.fullmatch(id):
+        if isinstance(id, str) and ID_FORM.fullmatch(id):
             return NotFound(f"no {self._info.type} has the id {id}")
         return NotFound(f"no {self._info.type} has the id that was given; find() and search() look for other things")
 

@@ -175,6 +175,8 @@ class Result:
 
 # --------------------------------------------------------------------------- what hooks pass around
 
+Action = Literal["add", "update", "remove", "restore"]
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -215,7 +217,7 @@ class Change:
 
     type: str
     id: str
-    action: Literal["add", "update", "remove", "restore"]
+    action: Action
     before: Record | None
     fields: Mapping[str, Any] = field(default_factory=dict)
 

@@ -128,9 +128,10 @@ class CRM:
 
     def _load_files(self) -> None:
         sources, trusted = self.workspace.sources(), self._vault.trusted_code()
+        is_trusted = trusted == fingerprints(sources)
         changed = "changed since you trusted it" if trusted else "waits until you trust this workspace"
         for path, source in sources.items():
-            if trusted == fingerprints(sources):
+            if is_trusted:
                 self._registry.load_file(path, source)
             else:
                 self._registry.wait(path, f"{changed}: crmkit plugins trust")

@@ -9,15 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from crmkit.codec import REMOVED, RecordCodec
-from crmkit.contributions import Change
+from crmkit.contributions import Action, Change
 from crmkit.errors import Invalid
 from crmkit.fields import Secret
 from crmkit.records import Record, has_bad_text, now
 from crmkit.schema import KEPT_BY_CRMKIT, FieldSpec, adapter, info, invalid
 from crmkit.store.base import NEW, Delete, Doc, Put
 from crmkit.values import instant_text
-
-Action = str
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Draft:
     """
 
     record_type: type[Record]
-    action: Any
+    action: Action
     doc: Doc
     expect: int
     before: Mapping[str, Any] | None

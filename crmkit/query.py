@@ -241,17 +241,3 @@ def check_limit(limit: object) -> None:
     """
     if type(limit) is not int or not 1 <= limit <= ALL:
         raise Invalid({"limit": f"must be a whole number from 1 to {ALL:,}"})
-
-
-def paths(condition: Condition | None) -> Iterator[str]:
-    """Yield the path of every field that a condition reads."""
-    match condition:
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from paths(part)
-        case Not(part):
-            yield from paths(part)
-        case Compare() | In() | Has() | Exists():
-            yield condition.path
-        case None:
-            return
