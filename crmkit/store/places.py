@@ -66,7 +66,7 @@ def check_copies(folder: Path) -> None:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise Damaged(
             f"{found[0]}{more}: looks like a copy that a sync service or a person made of a file of crmkit; it may hold"
-            " what the file lacks: stop the syncing, move the copy out of this folder, open again and see what is missing"
+            " what the file lacks: stop the syncing, move the copy away, open again and see what is missing"
         )
 
 

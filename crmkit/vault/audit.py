@@ -4,6 +4,9 @@ Each line of ``keys/audit.jsonl`` is a JSON object that ends with ``prev``, the 
 ``mac``, the id of an audit key and the HMAC-SHA256 of everything before. It holds no values and no names of
 customers; the reason is sealed by the caller. The last line that a user saw is pinned in the user's own trust file:
 edits, deletions, reorderings and a cut before it are found. Who holds the key and every copy of the pin can rewrite.
+
+A restored backup goes on from an earlier line, as another branch of the same log; a user who accepted it has a pin
+for each branch, and a log must hold one of them.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from crmkit.errors import Damaged
 from crmkit.vault.guarded import Guarded
 from crmkit.vault.keyring import Keyring
 from crmkit.vault.layout import id_bytes
-from crmkit.vault.trust import AuditHead, Trust
+from crmkit.vault.trust import ADVICE, AuditHead, Trust
 
 _MAC = b',"mac":"'
 
@@ -74,7 +77,7 @@ class AuditLog(Guarded):
         Raises:
             Damaged: The log is not sound, so nothing is added that would hide it.
         """
-        self._head, self._end = self._follow(self._head, self._end)
+        self._head, self._end, pin = self._follow(self._head, self._end)
         seq = self._head.seq + 1
         entry = {
             "seq": seq,
@@ -91,8 +94,9 @@ class AuditLog(Guarded):
         }
         line = self._with_mac(json.dumps(entry, separators=(",", ":")).encode()[:-1])
         self._write(line)
-        self._head, self._end = _head_of(seq, line), self._end + len(line)
-        self._trust.pin_audit_head(self._head)
+        head = _head_of(seq, line)
+        self._trust.pin_audit_head(head, pin)
+        self._head, self._end = head, self._end + len(line)
         return _parsed(line)
 
     def entries(self) -> Iterator[dict[str, Any]]:
@@ -113,26 +117,49 @@ class AuditLog(Guarded):
             What is wrong, naming the first bad line; empty for a sound log.
         """
         try:
-            head, _ = self._follow(self._start, 0)
+            head, _, pin = self._follow(self._start, 0)
         except Damaged as problem:
             return [str(problem)]
-        self._trust.pin_audit_head(head)
+        self._trust.pin_audit_head(head, pin)
         return []
 
-    def _follow(self, head: AuditHead, offset: int) -> tuple[AuditHead, int]:
-        """Check every line behind `offset` and return where the log ends."""
-        pinned = self._trust.audit_head()
+    def accept(self) -> AuditHead:
+        """Pin the head of a log that was put back on purpose, though it lacks lines that this user saw.
+
+        Returns:
+            The head.
+
+        Raises:
+            Damaged: The log is not sound in itself.
+        """
+        head = self._start
+        for line in self._lines(0):
+            head = self._next(head, line)
+        self._trust.accept_audit_head(head)
+        return head
+
+    def _follow(self, head: AuditHead, offset: int) -> tuple[AuditHead, int, AuditHead | None]:
+        """Check every line behind `offset`; return where the log ends, and the last pin that it goes on from."""
+        pins = self._trust.audit_heads()
+        met = head if head in pins else None
         for line in self._lines(offset):
             head = self._next(head, line)
             offset += len(line)
-            if pinned and head.seq == pinned.seq and head != pinned:
-                raise Damaged(f"{self._path}: line {head.seq} is not the one that you saw before")
-        if pinned and head.seq < pinned.seq:
-            raise Damaged(
-                f"{self._path} ends at line {head.seq}, but you saw line {pinned.seq} before: it was cut, "
-                "or an older copy was put back"
-            )
-        return head, offset
+            met = head if head in pins else met
+        if pins and met is None:
+            raise self._unseen(head, pins)
+        return head, offset, met
+
+    def _unseen(self, head: AuditHead, pins: list[AuditHead]) -> Damaged:
+        """Return the error for a log without a line that this user saw."""
+        seen = min((pin.seq for pin in pins if pin.seq <= head.seq), default=None)
+        if seen is not None:
+            return Damaged(f"{self._path}: line {seen} is not the one that you saw before{ADVICE}")
+        first = min(pin.seq for pin in pins)
+        return Damaged(
+            f"{self._path} ends at line {head.seq}, but you saw line {first} before: it was cut, "
+            f"or an older copy was put back{ADVICE}"
+        )
 
     def _next(self, head: AuditHead, line: bytes) -> AuditHead:
         """Return the head behind a line, if the line is sound and follows `head`."""

@@ -20,6 +20,7 @@ from crmkit.vault.identity import PRIVATE_FILE, config_folder, unusable
 from crmkit.vault.keyring import Keyring
 
 FORMAT = 1
+ADVICE = "; if a backup was restored on purpose, accept it with: crmkit doctor --accept-restored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +57,46 @@ class Trust:
             if keyring.epoch < known.get("epoch", 0):
                 raise Damaged(
                     f"the keyring of workspace {self._workspace_id} is older than the one that you opened before "
-                    f"(epoch {keyring.epoch} after {known['epoch']}){self._advice()}"
+                    f"(epoch {keyring.epoch} after {known['epoch']}){ADVICE}"
                 )
-            keys = known.setdefault("keys", {})
-            for id, pin in keys.items():
-                self._check_key(keyring, int(id), pin)
-            for key in keyring.keys.values():
-                keys[str(key.id)] = {"purpose": key.purpose, "fingerprint": key.fingerprint}
-            known["epoch"] = keyring.epoch
+            for id in _lacking(known, keyring):
+                raise Damaged(f"the keyring of workspace {self._workspace_id} lacks audit key {id}{ADVICE}")
+            self._remember(known, keyring)
 
-    def audit_head(self) -> AuditHead | None:
-        """Return the last head of the audit log that this user saw."""
-        head = self._known(self._read()).get("audit_head")
-        return AuditHead(**head) if head else None
+    def accept_keyring(self, keyring: Keyring) -> None:
+        """Remember a keyring that was put back on purpose and may be older than the one that was seen before.
 
-    def pin_audit_head(self, head: AuditHead) -> None:
-        """Remember a head of the audit log, unless a later one is known."""
+        Raises:
+            Damaged: A known key has other bytes: this keyring never was one of the workspace.
+        """
         with self._change() as known:
-            if head.seq > known.get("audit_head", {"seq": 0})["seq"]:
-                known["audit_head"] = asdict(head)
+            self._remember(known, keyring)
+            known["keys"] = {id: pin for id, pin in known["keys"].items() if id not in _lacking(known, keyring)}
+
+    def audit_heads(self) -> list[AuditHead]:
+        """Return the heads of the audit log that this user holds: one, and one more for each restored backup."""
+        return _heads(self._known(self._read()))
+
+    def pin_audit_head(self, head: AuditHead, instead_of: AuditHead | None) -> None:
+        """Remember a head of the audit log.
+
+        Args:
+            head: The head.
+            instead_of: The head that it goes on from; None for the first one. Where another process has moved on from
+                it meanwhile, nothing is changed.
+        """
+        with self._change() as known:
+            heads = _heads(known)
+            if instead_of in heads or not heads:
+                self._pin(known, [*(each for each in heads if each != instead_of), head])
+
+    def accept_audit_head(self, head: AuditHead) -> None:
+        """Remember the head of a log that was put back on purpose, beside those that are known.
+
+        The log that it was copied from may still be in use, and must stay as well guarded as it was.
+        """
+        with self._change() as known:
+            self._pin(known, list(dict.fromkeys([*_heads(known), head])))
 
     def trusted_code(self) -> dict[str, str]:
         """Return the files of the workspace folder that this user trusts: SHA-256 by relative path."""
@@ -85,18 +107,21 @@ class Trust:
         with self._change() as known:
             known["trusted_code"] = dict(files)
 
-    def _check_key(self, keyring: Keyring, id: int, pin: Mapping[str, str]) -> None:
-        key = keyring.keys.get(id)
-        if key is None and pin["purpose"] == "audit":
-            raise Damaged(f"the keyring of workspace {self._workspace_id} lacks audit key {id}{self._advice()}")
-        if key is not None and key.fingerprint != pin["fingerprint"]:
-            raise Damaged(
-                f"key {id} in the keyring of workspace {self._workspace_id} is not the one that you opened before"
-                f"{self._advice()}"
-            )
+    def _remember(self, known: dict[str, Any], keyring: Keyring) -> None:
+        """Pin every key of a keyring, unless one that is known has other bytes."""
+        keys = known.setdefault("keys", {})
+        for key in keyring.keys.values():
+            pin = keys.setdefault(str(key.id), {"purpose": key.purpose, "fingerprint": key.fingerprint})
+            if pin["fingerprint"] != key.fingerprint:
+                raise Damaged(
+                    f"key {key.id} in the keyring of workspace {self._workspace_id} is not the one that you opened "
+                    "before; it never was one of this workspace: put back a copy of the right one"
+                )
+        known["epoch"] = keyring.epoch
 
-    def _advice(self) -> str:
-        return f"; if an older copy was put back on purpose, remove the workspace from {self._path}"
+    def _pin(self, known: dict[str, Any], heads: list[AuditHead]) -> None:
+        known.pop("audit_head", None)
+        known["audit_heads"] = [asdict(head) for head in heads]
 
     @contextmanager
     def _change(self) -> Iterator[dict[str, Any]]:
@@ -129,3 +154,14 @@ class Trust:
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             pass
         raise Damaged(f"{self._path} cannot be read, or is not as crmkit writes it; put back a copy of it")
+
+
+def _heads(known: Mapping[str, Any]) -> list[AuditHead]:
+    pinned = [known["audit_head"]] if "audit_head" in known else known.get("audit_heads", [])
+    return [AuditHead(**head) for head in pinned]
+
+
+def _lacking(known: Mapping[str, Any], keyring: Keyring) -> list[str]:
+    """Return the audit keys that are known and that a keyring does not have; those are never destroyed."""
+    pins = known.get("keys", {})
+    return [id for id, pin in pins.items() if pin["purpose"] == "audit" and int(id) not in keyring.keys]

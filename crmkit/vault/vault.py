@@ -34,10 +34,10 @@ class Vault(Guarded):
         audit: The audit log.
     """
 
-    def __init__(self, folder: Path, keyring: Keyring) -> None:
+    def __init__(self, folder: Path, keyring: Keyring, *, accept: bool = False) -> None:
         self.workspace_id = keyring.workspace_id
         self._trust = Trust(self.workspace_id)
-        self._trust.check_keyring(keyring)
+        (self._trust.accept_keyring if accept else self._trust.check_keyring)(keyring)
         self._keyring = keyring
         self._workspace = id_bytes(self.workspace_id)
         self._subjects = SubjectKeys(folder / SUBJECTS_FILE, keyring)
@@ -69,8 +69,12 @@ class Vault(Guarded):
         return cls(folder, keyring)
 
     @classmethod
-    def unlock(cls, folder: Path) -> Vault:
+    def unlock(cls, folder: Path, *, accept: bool = False) -> Vault:
         """Open the keys of a workspace with the user's identity.
+
+        Args:
+            folder: Where the keys are.
+            accept: Take keys that were put back on purpose, though they are older than what this user saw.
 
         Raises:
             NotFound: There is no keyring.
@@ -80,7 +84,7 @@ class Vault(Guarded):
         path = folder / KEYRING_FILE
         if not path.exists():  # said first: who has no workspace need not make an identity
             raise NotFound(f"there is no keyring {path}")
-        return cls(folder, Keyring.read(path, load_identity()))
+        return cls(folder, Keyring.read(path, load_identity()), accept=accept)
 
     @property
     def audit(self) -> AuditLog:

@@ -69,9 +69,9 @@ def test_a_sound_log_is_pinned_by_who_verifies_it(
     monkeypatch.setenv("CRMKIT_IDENTITY", str(config / "identity.txt"))
     monkeypatch.setenv("CRMKIT_CONFIG", str(config.with_name("config-of-bob")))
     bobs = Vault.unlock(keys)
-    assert Trust(bobs.workspace_id).audit_head() is None
+    assert Trust(bobs.workspace_id).audit_heads() == []
     assert bobs.audit.verify() == []
-    assert Trust(bobs.workspace_id).audit_head() == _head_of(LINES, log.read_bytes().splitlines(keepends=True)[-1])
+    assert Trust(bobs.workspace_id).audit_heads() == [_head_of(LINES, log.read_bytes().splitlines(keepends=True)[-1])]
 
 
 # ---------------------------------------------------------------------------------------- tampering
@@ -162,13 +162,13 @@ def test_control_without_the_chain_it_is_missed(
         return _head_of(head.seq + 1, line)
 
     monkeypatch.setattr(AuditLog, "_next", without_chain)
-    monkeypatch.setattr(Trust, "audit_head", lambda self: None)
+    monkeypatch.setattr(Trust, "audit_heads", lambda self: [])
     assert _missed(vault, log, attack, 50) == 50
 
 
 def test_control_without_the_mac_edits_are_missed(vault: Vault, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AuditLog, "_is_sealed", lambda self, line: True)
-    monkeypatch.setattr(Trust, "audit_head", lambda self: None)
+    monkeypatch.setattr(Trust, "audit_heads", lambda self: [])
 
     def rewrite_the_last(rng: random.Random, lines: list[bytes]) -> int:
         lines[-1] = lines[-1].replace(b'"ann"', b'"bob"')
@@ -178,7 +178,7 @@ def test_control_without_the_mac_edits_are_missed(vault: Vault, log: Path, monke
 
 
 def test_control_without_the_pin_a_cut_is_missed(vault: Vault, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trust, "audit_head", lambda self: None)
+    monkeypatch.setattr(Trust, "audit_heads", lambda self: [])
     assert _missed(vault, log, _cut, 50) == 50
 
 
