@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,15 @@ def scale() -> Callable[[int], int]:
     """Multiplies a count of repetitions by CRMKIT_TEST_SCALE; never below 1."""
     factor = float(os.environ.get("CRMKIT_TEST_SCALE", "1"))
     return lambda count: max(1, round(count * factor))
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A workspace folder, in memory where the system has one: tens of thousands of states are laid out in it."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+    yield folder / "acme"
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
