@@ -6,7 +6,7 @@ sealed. A record made from a document shows a sensitive field as a masked `Secre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -55,39 +55,53 @@ class RecordCodec:
         if wanted:
             self._vault.ensure_subjects(wanted)
 
-    def seal(self, collection: str, doc: Doc) -> Doc:
-        """Return a document as it goes to disk."""
+    def seal(self, collection: str, doc: Doc, names: Collection[str] | None = None) -> Doc:
+        """Return fields of a document as they go to disk, with the tags of those that exact matches are kept for."""
         sealed = self._sealed.get(collection)
+        out = dict(doc) if names is None else {name: doc[name] for name in names if name in doc}
         if not sealed:
-            return doc
+            return out
         known, subject, record = self._known[collection], self.subject(collection, doc), doc["id"]
-        out = dict(doc)
-        tags = {name: tag for name, tag in out.pop(TAGS, {}).items() if name in doc}
+        fresh: dict[str, str] = {}
         for name, klass in sealed:
-            value = doc.get(name)
+            value = out.get(name)
             if klass == "sensitive" and isinstance(value, Secret):
                 out[name] = self._vault.seal(known.type, name, record, subject, value.value)
                 if known.fields[name].searchable:
-                    tags[name] = self._vault.blind_tag(known.type, name, str(value.value))
+                    fresh[name] = self._vault.blind_tag(known.type, name, str(value.value))
             elif klass == "personal" and value is not None:
                 out[name] = self._vault.seal(known.type, name, record, subject, value)
             elif value is not None and not (isinstance(value, str) and value.startswith(SEALED)):
                 raise Refused(f"{known.type} {record}: {name} is sensitive and not sealed; nothing was written")
-        if tags:
-            out[TAGS] = tags
+        if names is None or any(name in names for name, klass in sealed if klass == "sensitive"):
+            self._tag(out, doc, fresh)
         return out
 
-    def open(self, collection: str, doc: Doc) -> Doc:
-        """Return a document as it is kept in memory."""
+    def open(self, collection: str, fields: Doc, doc: Doc) -> Doc:
+        """Return fields of a document as they are kept in memory."""
         sealed = self._sealed.get(collection)
         if not sealed:
-            return doc
+            return fields
         known, subject, record = self._known[collection], self.subject(collection, doc), doc["id"]
-        out = dict(doc)
+        out = dict(fields)
         for name, klass in sealed:
-            if klass == "personal" and name in doc:
-                out[name] = self._vault.open(known.type, name, record, subject, doc[name])
+            if klass == "personal" and name in fields:
+                out[name] = self._vault.open(known.type, name, record, subject, fields[name])
         return out
+
+    def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:
+        """Return the sealed fields, where a document gets another subject: none of them may stay under the old key."""
+        sealed = self._sealed.get(collection, ())
+        if sealed and self.subject(collection, old) != self.subject(collection, new):
+            return [name for name, _ in sealed if name in new or name in old]
+        return ()
+
+    def _tag(self, out: Doc, doc: Doc, fresh: Mapping[str, str]) -> None:
+        """Put the tags of the whole document among the fields: those that it has, and fresh ones."""
+        tags = {name: tag for name, tag in doc.get(TAGS, {}).items() if name in doc} | fresh
+        out.pop(TAGS, None)
+        if tags:
+            out[TAGS] = tags
 
     # ------------------------------------------------------------------ what collections ask for
 

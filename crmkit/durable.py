@@ -60,6 +60,14 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
     os.fdatasync(fd)
 
 
+def write_all(fd: int, data: bytes, offset: int) -> int:
+    """Write all of `data` at `offset` of a file that is not in use yet, and return how much that is."""
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], offset + written)
+    return written
+
+
 def replace_file(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
     """Give `path` a new content, all or nothing, on disk when this returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -6,7 +6,22 @@ not records: fields, types and sealing belong to others.
 
 from __future__ import annotations
 
-from crmkit.store.base import ANY, NEW, Change, Codec, Delete, Doc, PlainCodec, Put, Requirement, Store
+from crmkit.store.base import (
+    ANY,
+    NEW,
+    Change,
+    Codec,
+    Delete,
+    Doc,
+    Logged,
+    Move,
+    PlainCodec,
+    Put,
+    Requirement,
+    Step,
+    Store,
+    Write,
+)
 from crmkit.store.evaluate import predicate, to_tinydb
 from crmkit.store.tiny import TinyStore
 
@@ -17,11 +32,15 @@ __all__ = [
     "Codec",
     "Delete",
     "Doc",
+    "Logged",
+    "Move",
     "PlainCodec",
     "Put",
     "Requirement",
+    "Step",
     "Store",
     "TinyStore",
+    "Write",
     "predicate",
     "to_tinydb",
 ]

@@ -7,9 +7,9 @@ nothing, durable when `Store.commit` returns. One contract test suite (``tests/s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from crmkit.errors import CrmError
@@ -54,6 +54,25 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Move:
+    """Write a document that leaves one collection for another; its revision goes on counting.
+
+    Attributes:
+        collection: Where it is now.
+        to: Where it goes; no document with its id may be there.
+        expect: The revision that must be stored now, or `ANY`.
+    """
+
+    collection: str
+    to: str
+    doc: Doc
+    expect: int
+
+
+Write = Put | Delete | Move
+
+
+@dataclass(frozen=True)
 class Requirement:
     """A document that must exist when the commit is written, or be put by the same commit.
 
@@ -76,17 +95,60 @@ class Change:
     action: Literal["put", "delete"]
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a commit did to one document.
+
+    Attributes:
+        action: Whether the document was new, changed in its place, moved, or deleted for good.
+        collection: Where it was before; for one that was added, where it is.
+        id: Its id.
+        to: Where it was afterwards; empty for one that was deleted.
+        changed: The fields that changed, came or went away; empty for one that was added.
+        before: Those of them that it had before, as they are on disk (sealed fields sealed); all fields of one that
+            was deleted; empty for one that was added.
+    """
+
+    action: Literal["add", "change", "move", "delete"]
+    collection: str
+    id: str
+    to: str
+    changed: tuple[str, ...] = ()
+    before: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """One commit, as the log tells it: its number, who made it and why, and what it did."""
+
+    seq: int
+    meta: Mapping[str, Any]
+    steps: tuple[Step, ...]
+
+
 class Codec(Protocol):
     """What a store expects of whoever seals fields: the form on disk may differ from the form in memory."""
 
     def prepare(self, puts: Sequence[tuple[str, Doc]]) -> None:
         """Get ready to seal these documents, under the lock of the store; make new keys durable."""
 
-    def seal(self, collection: str, doc: Doc) -> Doc:
-        """Return the form of a document that is written to disk."""
+    def seal(self, collection: str, doc: Doc, names: Collection[str] | None = None) -> Doc:
+        """Return fields of a document as they are written to disk: those of these names, or all."""
 
-    def open(self, collection: str, doc: Doc) -> Doc:
-        """Return the form of a document that is kept in memory."""
+    def open(self, collection: str, fields: Doc, doc: Doc) -> Doc:
+        """Return fields of a document as they are kept in memory.
+
+        Args:
+            collection: Where the document is.
+            fields: Some or all of its fields, as they are on disk.
+            doc: The document, for its plain fields, which say whose keys open the others.
+        """
+
+    def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:
+        """Return the fields that have to be sealed anew although they are equal in both documents.
+
+        What is sealed belongs to its subject: where a document changes hands, all of its sealed fields do.
+        """
 
 
 class PlainCodec:
@@ -95,13 +157,17 @@ class PlainCodec:
     def prepare(self, puts: Sequence[tuple[str, Doc]]) -> None:
         """Do nothing."""
 
-    def seal(self, collection: str, doc: Doc) -> Doc:  # noqa: ARG002  # the signature of a codec
-        """Return the document as it is."""
-        return doc
+    def seal(self, collection: str, doc: Doc, names: Collection[str] | None = None) -> Doc:  # noqa: ARG002  # the signature of a codec
+        """Return the fields as they are."""
+        return doc if names is None else {name: doc[name] for name in names if name in doc}
 
-    def open(self, collection: str, doc: Doc) -> Doc:  # noqa: ARG002  # the signature of a codec
-        """Return the document as it is."""
-        return doc
+    def open(self, collection: str, fields: Doc, doc: Doc) -> Doc:  # noqa: ARG002  # the signature of a codec
+        """Return the fields as they are."""
+        return fields
+
+    def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:  # noqa: ARG002  # the signature of a codec
+        """Return no field."""
+        return ()
 
 
 def closed() -> CrmError:
@@ -117,7 +183,12 @@ class Store(ABC):
 
     @abstractmethod
     def register(
-        self, collection: str, *, unique: Sequence[str] = (), text: Callable[[Doc], str] | None = None
+        self,
+        collection: str,
+        *,
+        unique: Sequence[str] = (),
+        text: Callable[[Doc], str] | None = None,
+        lazy: bool = False,
     ) -> None:
         """Make a collection known and open its documents with the codec; a second call replaces the first.
 
@@ -127,6 +198,8 @@ class Store(ABC):
             collection: The name of the collection.
             unique: Paths whose values no two documents may share; missing values never collide.
             text: Derives the text that `match` searches.
+            lazy: Keep the documents as bytes and decode each one when it is read: a third of the memory, slower to
+                read. For collections of which most documents are rarely looked at.
         """
 
     @abstractmethod
@@ -146,8 +219,13 @@ class Store(ABC):
         """Return how many documents a condition accepts."""
 
     @abstractmethod
-    def scan(self, collection: str) -> Iterator[Mapping[str, Any]]:
-        """Yield every document as of the call, in no particular order."""
+    def scan(self, collection: str, fields: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
+        """Yield every document as of the call, in no particular order.
+
+        Args:
+            collection: The name of the collection.
+            fields: The only fields that are needed; others may be missing then.
+        """
 
     @abstractmethod
     def match(self, collection: str, words: Sequence[str], limit: int) -> list[Mapping[str, Any]]:
@@ -161,13 +239,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def commit(
-        self, writes: Sequence[Put | Delete], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()
-    ) -> int:
+    def commit(self, writes: Sequence[Write], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()) -> int:
         """Write all or nothing, durably.
 
         Args:
-            writes: What to put and delete, in order.
+            writes: What to put, move and delete, in order.
             meta: Who, why and when, kept beside the writes.
             requires: Documents that the writes refer to.
 
@@ -176,7 +252,7 @@ class Store(ABC):
 
         Raises:
             Conflict: A document is not at the expected revision; nothing was written.
-            NotFound: A document to delete is not there; nothing was written.
+            NotFound: A document to delete or to move is not there; nothing was written.
             Invalid: A document is not JSON with a text as id, a unique value is taken, or a required document is
                 missing; nothing was written.
             StoreBusy: Another process kept the lock for too long; nothing was written.
@@ -187,8 +263,26 @@ class Store(ABC):
         """Return the sequence number of the newest commit."""
 
     @abstractmethod
-    def changes(self, since: int) -> list[Change] | None:
-        """Return what was changed after commit `since`, oldest first; None where that is too long ago to tell."""
+    def changes(self, since: int) -> list[Change]:
+        """Return what was changed after commit `since`, oldest first."""
+
+    @abstractmethod
+    def commits(self, since: int = 0, *, about: str | None = None, newest_first: bool = False) -> Iterator[Logged]:
+        """Yield the commits after number `since`, with what was before: the history.
+
+        Args:
+            since: The number of a commit; 0 for all that there ever were.
+            about: The id of a document: only commits that touched it, with their steps about it only.
+            newest_first: Begin with the newest commit instead of the oldest.
+        """
+
+    @abstractmethod
+    def compact(self) -> bool:
+        """Write what is stored anew, so that opening does not read the whole past; others may go on working.
+
+        Returns:
+            Whether it was done; another process may have been faster.
+        """
 
     @abstractmethod
     def lock(self) -> AbstractContextManager[None]:

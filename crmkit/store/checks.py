@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from crmkit.errors import Conflict, Invalid, NotFound
-from crmkit.store.base import ANY, NEW, Delete, Doc, Put, Requirement
+from crmkit.store.base import ANY, NEW, Delete, Doc, Move, Put, Requirement, Write
 from crmkit.store.documents import Documents
 
 Place = tuple[str, str]
 """A collection and an id."""
 
 
+class Turn(NamedTuple):
+    """One write: the document as it was, where, and as it will be; None for no document."""
+
+    collection: str
+    to: str
+    old: Doc | None
+    new: Doc | None
+
+
 class Outcome:
     """What the collections would look like after some writes.
 
     Attributes:
-        writes: The writes, each document with its new revision.
+        turns: What each write does, each new document with its new revision.
     """
 
-    def __init__(self, collections: Mapping[str, Documents], writes: Sequence[Put | Delete]) -> None:
+    def __init__(self, collections: Mapping[str, Documents], writes: Sequence[Write]) -> None:
         self._collections = collections
         self._after: dict[Place, Doc | None] = {}
-        self.writes = [self._put(write) if isinstance(write, Put) else self._delete(write) for write in writes]
+        self.turns = [self._turn(write) for write in writes]
 
     def check_requirements(self, requires: Sequence[Requirement]) -> None:
         """Raise `Invalid` where a required document does not exist."""
@@ -57,26 +66,40 @@ class Outcome:
         known = self._collections.get(collection)
         return known.by_id.get(id) if known else None
 
-    def _put(self, write: Put) -> Put:
-        id = write.doc.get("id")
-        if not isinstance(write.collection, str) or not isinstance(id, str):
-            raise Invalid({"id": "must be text, and so must the name of the collection"})
-        current = self._get(write.collection, id)
-        _check_revision(write.collection, id, write.expect, current)
-        rev = current["rev"] + 1 if current else write.doc.get("rev", 1)
-        if type(rev) is not int or rev < 1:
-            raise Invalid({"rev": "must be a whole number from 1"}, f"{write.collection} {id}")
-        doc = {**write.doc, "rev": rev}
-        self._after[write.collection, id] = doc
-        return Put(write.collection, doc, write.expect)
+    def _turn(self, write: Write) -> Turn:
+        match write:
+            case Put(collection, doc, expect):
+                return self._put(collection, collection, doc, expect)
+            case Move(collection, to, doc, expect):
+                return self._put(collection, to, doc, expect)
+            case Delete(collection, id, expect):
+                current = self._existing(collection, id, expect)
+                self._after[collection, id] = None
+                return Turn(collection, "", current, None)
 
-    def _delete(self, write: Delete) -> Delete:
-        current = self._get(write.collection, write.id)
+    def _put(self, collection: str, to: str, doc: Doc, expect: int) -> Turn:
+        id = doc.get("id")
+        if not isinstance(to, str) or not isinstance(id, str):
+            raise Invalid({"id": "must be text, and so must the name of the collection"})
+        if to == collection:
+            current = self._get(collection, id)
+            _check_revision(collection, id, expect, current)
+        else:
+            current = self._existing(collection, id, expect)
+            _check_revision(to, id, NEW, self._get(to, id))
+            self._after[collection, id] = None
+        rev = current["rev"] + 1 if current else doc.get("rev", 1)
+        if type(rev) is not int or rev < 1:
+            raise Invalid({"rev": "must be a whole number from 1"}, f"{to} {id}")
+        new = self._after[to, id] = {**doc, "rev": rev}
+        return Turn(collection, to, current, new)
+
+    def _existing(self, collection: str, id: str, expect: int) -> Doc:
+        current = self._get(collection, id)
         if current is None:
-            raise NotFound(f"{write.collection} {write.id} does not exist")
-        _check_revision(write.collection, write.id, write.expect, current)
-        self._after[write.collection, write.id] = None
-        return write
+            raise NotFound(f"{collection} {id} does not exist")
+        _check_revision(collection, id, expect, current)
+        return current
 
 
 def _check_revision(collection: str, id: str, expect: int, current: Doc | None) -> None:

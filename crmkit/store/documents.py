@@ -2,17 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import orjson
 
 from crmkit.store.base import Doc
-from crmkit.store.indexes import HashIndex, Index, ItemIndex, SortedIndex, TextIndex
+from crmkit.store.indexes import HashIndex, Index, SortedIndex, TextIndex
 
 AnyIndex = TypeVar("AnyIndex", bound=Index)
+Opener = Callable[[Doc, Doc], Doc]
+"""Opens some fields of a document, which comes second."""
 
 
 def _no_text(doc: Doc) -> str:  # noqa: ARG001  # the signature of a text function
     return ""
+
+
+def _as_it_is(fields: Doc, doc: Doc) -> Doc:  # noqa: ARG001  # the signature of an opener
+    return fields
+
+
+def patched(doc: Doc, after: Doc, before: Iterable[str]) -> Doc:
+    """Return a document with the changed fields put in; those that it only had before are taken out."""
+    gone = set(before).difference(after)
+    kept = {name: value for name, value in doc.items() if name not in gone} if gone else doc
+    return {**kept, **after}
+
+
+class OpenDocs(dict[str, Doc]):
+    """Documents by id, their sealed fields opened as they come in."""
+
+    def __init__(self, open: Opener = _as_it_is) -> None:
+        self.open = open
+
+    def take(self, doc: Doc) -> None:
+        """Take in a document in its form on disk."""
+        self[doc["id"]] = self.open(doc, doc)
+
+    def patch(self, id: str, after: Doc, before: Iterable[str]) -> None:
+        """Take in changed fields in their form on disk."""
+        plain = patched(self[id], after, before)
+        self[id] = {**plain, **self.open(after, plain)}
+
+    def read(self, names: Sequence[str] | None) -> Iterator[Doc]:  # noqa: ARG002  # as `PackedDocs.read`
+        """Return the documents; all of their fields are there anyway."""
+        return iter(list(self.values()))
+
+
+class PackedDocs(Mapping[str, Doc]):
+    """Documents by id, kept as the bytes of their form on disk; each is decoded and opened when it is read."""
+
+    def __init__(self, open: Opener = _as_it_is) -> None:
+        self.open = open
+        self._packed: dict[str, bytes] = {}
+
+    def __getitem__(self, id: str) -> Doc:
+        doc = orjson.loads(self._packed[id])
+        return self.open(doc, doc)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._packed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def take(self, doc: Doc) -> None:
+        """Take in a document in its form on disk."""
+        self._packed[doc["id"]] = orjson.dumps(doc)
+
+    def patch(self, id: str, after: Doc, before: Iterable[str]) -> None:
+        """Take in changed fields in their form on disk."""
+        self.take(patched(self.sealed(id), after, before))
+
+    def pop(self, id: str, default: None = None) -> None:
+        """Take a document out, if it is there."""
+        self._packed.pop(id, default)
+
+    def sealed(self, id: str) -> Doc:
+        """Return a document in its form on disk."""
+        doc: Doc = orjson.loads(self._packed[id])
+        return doc
+
+    def read(self, names: Sequence[str] | None) -> Iterator[Doc]:
+        """Return the documents, only these fields of them where names are given."""
+        return (self._part(packed, names) for packed in list(self._packed.values()))
+
+    def _part(self, packed: bytes, names: Sequence[str] | None) -> Doc:
+        doc = orjson.loads(packed)
+        return self.open(doc if names is None else {name: doc[name] for name in names if name in doc}, doc)
 
 
 class Documents:
@@ -21,38 +102,52 @@ class Documents:
     A document is never changed in place, only replaced, so whoever got one keeps a consistent picture.
 
     Attributes:
-        by_id: The documents.
+        by_id: The documents; until the collection is registered, in their form on disk.
         is_registered: Whether the documents are in their memory form.
+        is_incomplete: Whether a document that moved here could not be taken in before registration.
         unique: Paths whose values no two documents may share.
     """
 
-    def __init__(self) -> None:
-        self.by_id: dict[str, Doc] = {}
+    def __init__(self, *, lazy: bool = False) -> None:
+        self.by_id: OpenDocs | PackedDocs = PackedDocs() if lazy else OpenDocs()
         self.is_registered = False
+        self.is_incomplete = False
         self.unique: tuple[str, ...] = ()
-        self._text: Callable[[Doc], str] = _no_text
+        self.text: Callable[[Doc], str] = _no_text
         self._indexes: dict[tuple[str, ...], Index] = {}
 
-    def settle(self, documents: dict[str, Doc], unique: Sequence[str], text: Callable[[Doc], str] | None) -> None:
-        """Take documents in their memory form, and the settings of a registration."""
-        self.drop_indexes()
-        self.unique = tuple(unique)
-        self._text = text or _no_text
-        self.by_id, self.is_registered = documents, True
+    @property
+    def is_lazy(self) -> bool:
+        """Whether the documents are decoded when they are read."""
+        return isinstance(self.by_id, PackedDocs)
 
     def put(self, doc: Doc) -> None:
-        """Take in a new or changed document."""
-        old = self.by_id.get(doc["id"])
-        for index in self._indexes.values():
-            index.replace(old, doc)
-        self.by_id[doc["id"]] = doc
+        """Take in a new document in its form on disk."""
+        self._change(doc["id"], lambda: self.by_id.take(doc))
+
+    def patch(self, id: str, after: Doc, before: Iterable[str]) -> None:
+        """Take in changed fields of a document, in their form on disk."""
+        self._change(id, lambda: self.by_id.patch(id, after, before))
 
     def remove(self, id: str) -> None:
         """Take a document out."""
-        old = self.by_id.get(id)
-        for index in self._indexes.values():
-            index.replace(old, None)
-        self.by_id.pop(id, None)
+        self._change(id, lambda: self.by_id.pop(id, None))
+
+    def move(self, id: str, to: Documents) -> None:
+        """Hand a document over to another collection; where it went already, do nothing."""
+        if id not in self.by_id:
+            return
+        if isinstance(self.by_id, PackedDocs):
+            doc = self.by_id.sealed(id)
+            to.put(doc)
+        elif not self.is_registered:
+            to.put(self.by_id[id])
+        elif to.is_registered and isinstance(to.by_id, OpenDocs):
+            doc, docs = self.by_id[id], to.by_id
+            to._change(id, lambda: docs.__setitem__(id, doc))
+        else:
+            to.is_incomplete = True  # what is sealed there is open here; it is read from disk again when needed
+        self.remove(id)
 
     def drop_indexes(self) -> None:
         """Forget the indexes; each is built again when it is needed."""
@@ -62,20 +157,48 @@ class Documents:
         """Return the index of the values at a path."""
         return self._index(("value", path), lambda: HashIndex(path, self.by_id.values()))
 
-    def by_item(self, path: str) -> ItemIndex:
-        """Return the index of what the lists at a path hold."""
-        return self._index(("item", path), lambda: ItemIndex(path, self.by_id.values()))
-
     def sorted_by(self, paths: tuple[str, ...]) -> SortedIndex:
         """Return the index in the order of these paths."""
         return self._index(("sorted", *paths), lambda: SortedIndex(paths, self.by_id.values()))
 
     def by_text(self) -> TextIndex:
         """Return the index of the derived texts."""
-        return self._index(("text",), lambda: TextIndex(self._text, self.by_id.values()))
+        return self._index(("text",), lambda: TextIndex(self.text, self.by_id.values()))
+
+    def _change(self, id: str, change: Callable[[], object]) -> None:
+        """Change one document and everything that is derived from it."""
+        if not self._indexes:
+            change()
+            return
+        old = self.by_id.get(id)
+        change()
+        new = self.by_id.get(id)
+        for index in self._indexes.values():
+            index.replace(old, new)
 
     def _index(self, name: tuple[str, ...], build: Callable[[], AnyIndex]) -> AnyIndex:
         index = self._indexes.get(name)
         if index is None:
             index = self._indexes[name] = build()
         return index  # type: ignore[return-value]  # the first word of the name says which class it is
+
+
+def settled(old: Documents, settings: Mapping[str, Any], open: Opener, on_disk: Mapping[str, Doc] | None) -> Documents:
+    """Return the documents of a collection in their memory form, under the settings of a registration.
+
+    Args:
+        old: The documents so far.
+        settings: ``unique``, ``text`` and ``lazy`` of the registration.
+        open: Opens sealed fields.
+        on_disk: All documents in their form on disk; None where `old` holds them so.
+    """
+    new = Documents(lazy=settings["lazy"])
+    new.unique, new.text, new.is_registered = tuple(settings["unique"]), settings["text"] or _no_text, True
+    if on_disk is None and isinstance(old.by_id, PackedDocs) and isinstance(new.by_id, PackedDocs):
+        new.by_id = old.by_id
+        new.by_id.open = open
+        return new
+    new.by_id.open = open
+    for doc in (old.by_id if on_disk is None else on_disk).values():
+        new.by_id.take(doc)
+    return new

@@ -1,7 +1,4 @@
-"""The journal: an append-only file of checksummed frames, one commit a line.
-
-A frame holds ``[seq, [operation…]]``; seq rises by exactly 1. Operations are ``["m", meta]``,
-``["p", collection, id, doc]``, ``["b", collection, [doc…]]`` and ``["d", collection, id]``.
+"""The journal: an append-only file of checksummed frames, one commit a line; seq rises by exactly 1.
 
 Every frame is on disk before the next is appended, so a crash can leave only the last one unsound. That one
 was never acknowledged: readers skip it and the next writer cuts it. Anything else that is unsound is damage.
@@ -10,20 +7,22 @@ was never acknowledged: readers skip it and the next writer cuts it. Anything el
 from __future__ import annotations
 
 import io
-import json
+import mmap
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from crmkit import durable
-from crmkit.errors import CrmError, Damaged, Invalid
+from crmkit.errors import CrmError, Damaged
 from crmkit.store.base import closed
+from crmkit.store.frames import Frame, Operation, damaged, decode, encode, encoded, first_frame
 
-Operation = list[Any]
+__all__ = ["Frame", "Journal", "Operation", "Place", "encode"]
+
 _FRAME_START = re.compile(rb"[0-9a-f]{8} \[")
-_as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_PART = 1 << 22  # bytes that are read at once where a whole journal is read again
 
 
 class Place(NamedTuple):
@@ -38,74 +37,31 @@ class Place(NamedTuple):
     next_seq: int
 
 
-class Frame(NamedTuple):
-    """One commit, and how many bytes of the journal it takes."""
-
-    seq: int
-    operations: list[Operation]
-    size: int
-
-
-def encode(seq: int, operations: list[Operation]) -> bytes:
-    """Return a commit as one line of the journal.
-
-    Raises:
-        Invalid: A value cannot be written as JSON.
-    """
-    return _encoded(seq, operations)[0]
-
-
-def _encoded(seq: int, operations: list[Operation]) -> tuple[bytes, list[Operation]]:
-    """Return a commit as one line, and its operations as whoever reads that line will get them."""
-    try:
-        text = _as_json([seq, operations])
-        return durable.frame(text.encode()), json.loads(text)[1]
-    except (TypeError, ValueError, RecursionError) as error:
-        reason = "text holds half of a surrogate pair" if isinstance(error, UnicodeError) else str(error)
-        raise Invalid({"document": f"only JSON values can be stored ({reason})"}) from None
-
-
-def decode(line: bytes) -> Frame | None:
-    """Return the frame of a line, or None where the line is not one that `encode` makes."""
-    payload = durable.unframe(line)
-    if payload is None:
-        return None
-    try:
-        match json.loads(payload.decode()):
-            case [int(seq), list(operations)] if all(map(_is_operation, operations)):
-                return Frame(seq, operations, len(line))
-    except (ValueError, RecursionError):
-        pass
-    return None
-
-
-def _is_operation(value: object) -> bool:
-    match value:
-        case ["m", dict()] | ["d", str(), str()]:
-            return True
-        case ["p", str(), str(id), dict(doc)]:
-            return _is_document(doc) and doc["id"] == id
-        case ["b", str(), list(docs)]:
-            return all(map(_is_document, docs))
-    return False
-
-
-def _is_document(value: Any) -> bool:
-    return type(value) is dict and type(value.get("id")) is str and type(value.get("rev")) is int
-
-
 class Journal:
     """An open journal.
 
     Attributes:
+        first: Its first frame, which says what it is.
         place: How far its frames have been taken in.
     """
 
     def __init__(self, path: Path) -> None:
+        """Open a journal; nothing but its first frame is taken in yet.
+
+        Raises:
+            Damaged: It does not begin as a journal does.
+            OSError: It cannot be opened.
+        """
         self.path = path
-        self.place = Place(0, 0)
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._failure: str | None = None
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            first = first_frame(path)
+        except BaseException:
+            self.close()
+            raise
+        self.first = first
+        self.place = Place(first.size, first.seq + 1)
 
     @property
     def seq(self) -> int:
@@ -119,13 +75,15 @@ class Journal:
             Damaged: The file was cut short or removed by somebody else.
         """
         self.check_open()
-        if self._failure is not None:
-            return False  # what the system could not sync must not be shown
         position = self.place.position  # before the size: another thread may be moving both on
         status = os.fstat(self._fd)
         if status.st_size < position or status.st_nlink == 0:
             raise Damaged(f"{self.path}: the journal was cut short, replaced or removed while it was open")
         return status.st_size > position
+
+    def has_failed(self) -> bool:
+        """Return whether the system could not write; what is on disk is unknown then."""
+        return self._failure is not None
 
     def read(self) -> Iterator[Frame]:
         """Yield the frames that were not taken in yet, after making sure that they are on disk.
@@ -150,7 +108,7 @@ class Journal:
         """
         self.check_writable()
         position, seq = self.place
-        line, as_read = _encoded(seq, operations)
+        line, as_read = encoded(seq, operations)
         try:
             durable.write_at(self._fd, line, position)
         except OSError as error:
@@ -180,25 +138,29 @@ class Journal:
         if self._failure is not None:
             raise CrmError(f"{self.path}: read only until opened again, because {self._failure}")
 
-    def first(self) -> Frame:
-        """Return the first frame, which says what the journal is.
+    def between(self, start: int, end: int) -> Iterator[Frame]:
+        """Yield the frames that begin in a part of what was taken in before, reading them again.
 
-        Raises:
-            Damaged: There is no sound first frame.
+        Args:
+            start: Where a frame begins, in bytes; 0 for all of them, the first one left out.
+            end: Where a frame ends.
         """
-        with self.path.open("rb") as file:
-            frame = decode(file.readline())
-        if frame is None or frame.seq != 0:
-            raise self._damaged(1)
-        return frame
+        position, rest = start or self.first.size, b""
+        while position < end:
+            part = os.pread(self._fd, min(_PART, end - position), position)
+            position += len(part)
+            *lines, rest = (rest + part).split(b"\n")
+            for line in lines if part else [b""]:
+                frame = decode(line + b"\n")
+                if frame is None:
+                    where = f"{self.path}, before byte {position}"
+                    raise Damaged(f"{where}: changed while it was open; run a check of the workspace")
+                yield frame
 
-    def taken_in(self) -> Iterator[Frame]:
-        """Yield the frames that were taken in before, reading them again."""
-        for number, line in enumerate(io.BytesIO(self._bytes(0, self.place.position)), 1):
-            frame = decode(line)
-            if frame is None:
-                raise Damaged(f"{self.path}, line {number}: changed while it was open; run a check of the workspace")
-            yield frame
+    def content(self) -> mmap.mmap:
+        """Return what was taken in, the first frame included, for searching it; close it when done."""
+        self.check_open()
+        return mmap.mmap(self._fd, self.place.position, access=mmap.ACCESS_READ)
 
     def verify(self) -> list[str]:
         """Read all frames again and return the problems found.
@@ -209,7 +171,7 @@ class Journal:
         self.check_open()
         data = self._bytes(0, os.fstat(self._fd).st_size)
         problems: list[str] = []
-        start, before = 0, -1
+        start, before = 0, self.first.seq - 1
         for number, line in enumerate(io.BytesIO(data), 1):
             frame = decode(line)
             if frame is None and _is_unfinished(data[start:]):
@@ -217,7 +179,7 @@ class Journal:
                 problems.append(f"{self.path}, line {number}: {what}")
                 break
             if frame is None:
-                problems.append(str(self._damaged(number)))
+                problems.append(str(damaged(self.path, number)))
             elif frame is not None and frame.seq != before + 1:
                 problems.append(f"{self.path}, line {number}: commit {frame.seq} comes after commit {before}")
             start, before = start + len(line), frame.seq if frame else before + 1
@@ -237,7 +199,7 @@ class Journal:
             if frame is None or frame.seq != seq:
                 if frame is None and _is_unfinished(data[start:]):
                     return
-                raise self._damaged(seq + 1)
+                raise damaged(self.path, seq + 1 - self.first.seq)
             yield frame
             seq, start = seq + 1, start + len(line)
 
@@ -248,9 +210,6 @@ class Journal:
             parts.append(part)
             start += len(part)
         return b"".join(parts)
-
-    def _damaged(self, line: int) -> Damaged:
-        return Damaged(f"{self.path}, line {line}: not what crmkit wrote; restore this file from a backup")
 
     def _sync(self) -> None:
         try:

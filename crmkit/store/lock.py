@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,30 +29,36 @@ class WorkspaceLock:
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._thread = threading.RLock()
         self._depth = 0
+        _locks.add(self)
 
     @contextmanager
-    def hold(self) -> Iterator[bool]:
+    def hold(self, timeout: float | None = None) -> Iterator[bool]:
         """Hold the lock; what is yielded says whether it was taken just now (and not by an outer block).
+
+        Args:
+            timeout: Seconds to wait, where it is not the usual time.
 
         Raises:
             StoreBusy: Somebody else kept it for longer than the time limit.
             CrmError: The lock was closed.
         """
-        deadline = time.monotonic() + self._timeout
-        if not self._thread.acquire(timeout=self._timeout):
-            raise self._busy("another thread")
+        patience = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + patience
+        thread = self._thread  # after a fork the child has another one
+        if not thread.acquire(timeout=patience):
+            raise self._busy("another thread", patience)
         try:
             self._depth += 1
             try:
                 if self._depth == 1:
-                    self._take(deadline)
+                    self._take(deadline, patience)
                 yield self._depth == 1
             finally:
                 self._depth -= 1
                 if self._depth == 0 and self._fd >= 0:
                     fcntl.flock(self._fd, fcntl.LOCK_UN)
         finally:  # of its own: an interrupt on the way out must not leave the thread lock behind
-            self._thread.release()
+            thread.release()
 
     def close(self) -> None:
         """Close the file, which also lets go of the lock."""
@@ -59,15 +66,34 @@ class WorkspaceLock:
             os.close(self._fd)
             self._fd = -1
 
-    def _take(self, deadline: float) -> None:
+    def _take(self, deadline: float, patience: float) -> None:
         while self._fd >= 0:
             try:
                 return fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise self._busy("another process") from None
+                    raise self._busy("another process", patience) from None
                 time.sleep(_PAUSE)
         raise closed()
 
-    def _busy(self, who: str) -> StoreBusy:
-        return StoreBusy(f"{self._path}: {who} kept the workspace locked for {self._timeout:g} seconds; try again")
+    def _busy(self, who: str, patience: float) -> StoreBusy:
+        return StoreBusy(f"{self._path}: {who} kept the workspace locked for {patience:g} seconds; try again")
+
+    def _begin_anew(self) -> None:
+        """Let go, in the child of a fork, of what belongs to the parent: the two would hold the lock together."""
+        self._thread, self._depth = threading.RLock(), 0
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+
+
+_locks: weakref.WeakSet[WorkspaceLock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_locks):
+        lock._begin_anew()  # its own module
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_fork)

@@ -29,7 +29,7 @@ class JournalStorage(Storage):
     def __init__(self, store: TinyStore) -> None:
         self.store = store
 
-    def read(self) -> dict[str, dict[str, Any]]:
+    def read(self) -> dict[str, Any]:
         """Return the live documents by collection and id."""
         return self.store.tables()
 
@@ -125,7 +125,7 @@ class JournalTable(Table):
     def _get_next_id(self) -> str:
         return str(ULID())
 
-    def _read_table(self) -> dict[str, Any]:
+    def _read_table(self) -> Any:
         return self._store.tables().get(self.name, {})
 
     def _update_table(self, updater: Callable[[Any], None]) -> None:

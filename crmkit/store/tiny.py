@@ -2,52 +2,56 @@
 
 from __future__ import annotations
 
-import gc
-import re
+import os
 import sys
 import threading
-from collections import defaultdict, deque
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import groupby
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from crmkit import durable
-from crmkit.errors import Damaged, Refused, Unsupported
+from crmkit.errors import CrmError, Damaged, Refused, Unsupported
 from crmkit.query import Condition, Find, Page
-from crmkit.store.base import Change, Codec, Delete, Doc, Put, Requirement, Store
+from crmkit.store import compaction, log
+from crmkit.store.base import Change, Codec, Doc, Logged, Requirement, Store, Write
 from crmkit.store.checks import Outcome
-from crmkit.store.documents import Documents
-from crmkit.store.journal import Frame, Journal, Operation, encode
+from crmkit.store.contents import Contents, nothing_is_garbage
+from crmkit.store.files import FIRST, Files
+from crmkit.store.frames import FORMAT, Frame, encode, first_frame, read_finished, verify_finished
+from crmkit.store.journal import Journal
 from crmkit.store.lock import WorkspaceLock
+from crmkit.store.migration import format_of, migrate, needs_migration
+from crmkit.store.operations import operations
 from crmkit.store.plan import accepted_by, at_most, find_page
 from crmkit.store.tables import CrmDB, JournalTable
 
-FORMAT = 0
-"""The number of the on-disk format; 0 until it is frozen."""
-
-_CHANGES_KEPT = 50_000
-_Entry = tuple[int, str, str, Literal["put", "delete"]]
+_CHANGES_KEPT = 50_000  # in memory; older ones are read from the log
+_CLOSING = 1.0  # seconds that closing waits for others before it leaves the journal as it is
 
 
 class TinyStore(Store):
     """Documents in memory as TinyDB tables; every commit is one line of a journal, shared by many processes.
 
-    Files of the folder: ``LOCK``, ``CURRENT`` (the generation of the journal) and ``wal.<generation>.jsonl``.
-
     Attributes:
         db: The same documents as a TinyDB database.
-        workspace: The id of the workspace that the journal was made for.
+        workspace: The id of the workspace that the store was made for.
+        generation: The number of the generation that is being read and written.
+        compaction_problem: Why the journal could not be compacted lately; empty where nothing went wrong.
     """
 
-    def __init__(self, folder: Path, codec: Codec, *, timeout: float = 10.0) -> None:
-        """Open a store and read all of it.
+    def __init__(
+        self, folder: Path, codec: Codec, *, timeout: float = 10.0, lazy: frozenset[str] = frozenset()
+    ) -> None:
+        """Open a store and read all of it; one in an older format is brought to the newest first.
 
         Args:
             folder: The folder that `create` made.
             codec: Seals and opens fields.
             timeout: Seconds to wait for the lock.
+            lazy: Collections that will be registered as lazy; known now, they are never unpacked as a whole.
 
         Raises:
             Damaged: A file is missing, or not what crmkit wrote.
@@ -57,17 +61,25 @@ class TinyStore(Store):
         _check_platform()
         self._codec = codec
         self._memory = threading.RLock()  # guards everything that a frame changes when it is taken in
-        self._forget()
-        with ExitStack() as on_failure:
-            with _opening(folder):
-                self._lock = WorkspaceLock(folder / "LOCK", timeout)
-                on_failure.callback(self._lock.close)
-                self._journal = Journal(folder / f"wal.{_generation(folder)}.jsonl")
-                on_failure.callback(self._journal.close)
-            self.workspace = _workspace_of(self._journal)
+        self._files = Files(folder)
+        self._contents = Contents(codec, lazy)
+        self._feed: deque[Change] = deque()
+        self._feed_start = 0
+        self._journal: Journal
+        self._former: Journal | None = None
+        self._mark = (0, 0)
+        self._has_written = False
+        self.workspace = ""
+        self.generation = 0
+        self.compaction_problem = ""
+        with ExitStack() as on_failure, _opening(folder):
+            self._lock = WorkspaceLock(self._files.lock, timeout)
+            on_failure.callback(self._lock.close)
+            self._bring_up_to_date()
             self._load()
             on_failure.pop_all()
         self.db = CrmDB(self)
+        _stores.add(self)
 
     @staticmethod
     def create(folder: Path, workspace_id: str) -> None:
@@ -77,91 +89,124 @@ class TinyStore(Store):
             Refused: There is a store in the folder already.
         """
         _check_platform()
-        if (folder / "CURRENT").exists():
+        files = Files(folder)
+        if files.current.exists():
             raise Refused(f"{folder}: there is a store here already")
         durable.make_folder(folder)
-        meta = {"format": FORMAT, "workspace": workspace_id}
-        durable.replace_file(folder / "LOCK", b"")
-        durable.replace_file(folder / "wal.1.jsonl", encode(0, [["m", meta]]))
-        durable.replace_file(folder / "CURRENT", b"1\n")
+        meta = {"format": FORMAT, "workspace": workspace_id, "generation": FIRST}
+        durable.replace_file(files.lock, b"")
+        durable.replace_file(files.wal(FIRST), encode(0, [["m", meta]]))
+        files.switch(FIRST)
 
     def register(
-        self, collection: str, *, unique: Sequence[str] = (), text: Callable[[Doc], str] | None = None
+        self,
+        collection: str,
+        *,
+        unique: Sequence[str] = (),
+        text: Callable[[Doc], str] | None = None,
+        lazy: bool = False,
     ) -> None:
         """Make a collection known; a second call reads its documents from disk again."""
-        with self.reading(), _nothing_is_garbage():
-            documents = self._collections[collection]
-            on_disk = self._read_again(collection) if documents.is_registered else documents.by_id
-            opened = {id: self._codec.open(collection, doc) for id, doc in on_disk.items()}
-            documents.settle(opened, unique, text)
+        settings = {"unique": tuple(unique), "text": text, "lazy": lazy}
+        with self.reading(), nothing_is_garbage():
+            self._contents.register(collection, settings, self._read_again)
 
     def get(self, collection: str, id: str) -> Mapping[str, Any] | None:
         """Return one document, or None."""
-        collections = self._collections  # before the check: `close` puts others in their place
+        contents = self._contents  # before the check: `close` puts another in its place
         self._refresh()
-        documents = collections.get(collection)
-        return documents.by_id.get(id) if documents else None
+        return contents.documents(collection).by_id.get(id)
 
     def find(self, find: Find) -> Page[Mapping[str, Any]]:
         """Return one page of the documents that a condition accepts."""
         with self.reading():
-            return find_page(self._documents(find.collection), find)
+            return find_page(self._contents.documents(find.collection), find)
 
     def count(self, collection: str, where: Condition | None = None) -> int:
         """Return how many documents a condition accepts."""
         with self.reading():
-            documents = self._documents(collection)
+            documents = self._contents.documents(collection)
             return len(documents.by_id) if where is None else len(accepted_by(documents, where))
 
-    def scan(self, collection: str) -> Iterator[Mapping[str, Any]]:
+    def scan(self, collection: str, fields: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
         """Return an iterator over every document as of the call."""
         with self.reading():
-            return iter(list(self._documents(collection).by_id.values()))
+            return self._contents.documents(collection).by_id.read(fields)
 
     def match(self, collection: str, words: Sequence[str], limit: int) -> list[Mapping[str, Any]]:
         """Return the best documents whose derived text holds every word."""
         with self.reading():
-            documents = self._documents(collection)
+            documents = self._contents.documents(collection)
             most = at_most(limit, len(documents.by_id))
             return [documents.by_id[id] for id in documents.by_text().match(words, most)]
 
-    def commit(
-        self, writes: Sequence[Put | Delete], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()
-    ) -> int:
+    def commit(self, writes: Sequence[Write], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()) -> int:
         """Write all or nothing, durably; see `Store.commit`."""
         with self.lock():
-            outcome = Outcome(self._collections, writes)
+            outcome = Outcome(self._contents.collections, writes)
             outcome.check_requirements(requires)
             outcome.check_unique()
-            operations = [["m", dict(meta)], *self._seal(outcome.writes)] if writes else []
+            made = [["m", dict(meta)], *operations(outcome.turns, self._codec)] if writes else []
             with self._memory:
-                if operations:
-                    self._take_in(self._journal.append(operations))
-                return self._journal.seq
+                if made:
+                    self._take_in(self._journal.append(made))
+                    self._has_written = True
+                seq = self._journal.seq
+        if compaction.is_due(self._files, self.generation, self._journal.place.position):
+            self._compact_quietly()
+        return seq
 
     def seq(self) -> int:
         """Return the sequence number of the newest commit."""
         self._refresh()
         return self._journal.seq
 
-    def changes(self, since: int) -> list[Change] | None:
-        """Return what was changed after commit `since`; None where that is no longer in memory."""
+    def changes(self, since: int) -> list[Change]:
+        """Return what was changed after commit `since`: from memory, or from the log where that is too long ago."""
         with self.reading():
             if since < self._feed_start:
-                return None
+                return [change for commit in self.commits(since) for change in log.changes(commit)]
             newer: list[Change] = []
-            for entry in reversed(self._feed):
-                if entry[0] <= since:
+            for change in reversed(self._feed):
+                if change.seq <= since:
                     break
-                newer.append(Change(*entry))
+                newer.append(change)
             return newer[::-1]
 
+    def commits(self, since: int = 0, *, about: str | None = None, newest_first: bool = False) -> Iterator[Logged]:
+        """Return an iterator over the commits as of the call, read from the files as they are asked for."""
+        with self.reading():
+            logs, journal = self._files.logs(self.generation), self._journal.content()
+        return log.commits(logs, journal, since, about, newest_first=newest_first)
+
+    def compact(self) -> bool:
+        """Finish the generation and begin the next one with a snapshot; see `crmkit.store.compaction`."""
+        with self.reading():
+            generation, place = self.generation, self._journal.place
+        try:
+            journal = Journal(self._files.wal(generation))
+        except FileNotFoundError:  # another process was faster
+            return False
+        head = {"workspace": self.workspace}
+        work = compaction.Compaction(self._files, generation, head, place.next_seq - 1)
+        try:
+            work.write(journal.between(0, place.position), journal.between(0, place.position))
+            with self.lock(), self._memory:
+                if self.generation != generation:
+                    return False
+                work.switch(journal.between(place.position, self._journal.place.position))
+                self._catch_up()
+        finally:
+            work.give_up()
+            journal.close()
+        return True
+
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, timeout: float | None = None) -> Iterator[None]:
         """Hold the write lock; everything that others committed has been taken in when the block starts."""
         self._journal.check_writable()
-        with self._lock.hold() as was_taken_now:
-            if was_taken_now and self._journal.has_grown():
+        with self._lock.hold(timeout) as was_taken_now:
+            if was_taken_now and self._has_news():
                 with self._memory:
                     self._catch_up()
                     self._journal.cut_tail()
@@ -171,14 +216,22 @@ class TinyStore(Store):
         """Read every frame on disk again and return the problems found."""
         self._journal.check_open()
         with self._lock.hold():
-            return self._journal.verify()
+            paths = [self._files.log(number) for number in range(FIRST, self.generation)]
+            if self.generation > FIRST:
+                paths.append(self._files.snapshot(self.generation))
+            return [problem for path in paths for problem in verify_finished(path)] + self._journal.verify()
 
     def close(self) -> None:
         """Close the files and forget every document; see `Store.close`."""
+        with suppress(CrmError, OSError):  # what was acknowledged is on disk; the rest is tidiness
+            self._finish()
         with self._memory:
             self._journal.close()
+            if self._former is not None:
+                self._former.close()
             self._lock.close()
-            self._forget()
+            self._contents = self._contents.fresh()
+            self._feed.clear()
 
     def table(self, name: str) -> JournalTable:
         """Return a collection as a TinyDB table; what it returns are copies."""
@@ -186,10 +239,10 @@ class TinyStore(Store):
         assert isinstance(table, JournalTable)
         return table
 
-    def tables(self) -> dict[str, dict[str, Doc]]:
+    def tables(self) -> dict[str, Mapping[str, Doc]]:
         """Return the live documents by collection and id."""
         with self.reading():
-            return {name: documents.by_id for name, documents in self._collections.items()}
+            return {name: documents.by_id for name, documents in self._contents.collections.items()}
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -199,18 +252,24 @@ class TinyStore(Store):
             self._journal.check_open()
             yield
 
-    def _forget(self) -> None:
-        """Begin with nothing in memory."""
-        self._collections: defaultdict[str, Documents] = defaultdict(Documents)
-        self._feed: deque[_Entry] = deque()
-        self._feed_start = 0
+    # ------------------------------------------------------------------ taking in what was committed
 
-    def _documents(self, collection: str) -> Documents:
-        return self._collections.get(collection) or Documents()
+    def _has_news(self) -> bool:
+        """Return whether somebody committed something, or began another generation."""
+        if self._journal.has_failed():
+            return False  # what the system could not sync must not be shown
+        try:
+            return self._files.mark() != self._mark or self._journal.has_grown()
+        except FileNotFoundError:
+            raise Damaged(f"{self._files.current}: is missing") from None
+        except Damaged:
+            if self._files.mark() == self._mark:
+                raise
+            return True  # the generation after the next one began between the two looks
 
     def _refresh(self) -> None:
         """Take in what other processes committed."""
-        if not self._journal.has_grown():
+        if not self._has_news():
             return
         try:
             with self._memory:
@@ -220,107 +279,154 @@ class TinyStore(Store):
                 pass
 
     def _catch_up(self) -> None:
-        if self._journal.has_grown():
+        while self._has_news():
+            has_switched = self._files.mark() != self._mark  # asked first: then nothing more comes to this journal
             for frame in self._journal.read():
                 self._apply(frame)
+            if not has_switched:
+                return
+            self._follow()
+
+    def _follow(self) -> None:
+        """Go on in the journal of the current generation; nothing is written there before its name is on disk."""
+        mark, generation = self._files.mark(), self._files.generation()
+        durable.sync_folder(self._files.folder)
+        if generation > self.generation + 1:
+            self._load()
+            return
+        if generation == self.generation + 1:
+            try:
+                journal = Journal(self._files.wal(generation))
+            except FileNotFoundError:  # the next one but one has begun
+                self._load()
+                return
+            for frame in journal.read():
+                if frame.seq > self._journal.seq:  # those before were copied from the journal that was read
+                    self._apply(frame)
+            self._replace_journal(journal)
+            self.generation = generation
+        self._mark = mark
+
+    def _replace_journal(self, journal: Journal) -> None:
+        """Read another journal from now on; the one before stays open, since another thread may be looking at it."""
+        if self._former is not None:
+            self._former.close()
+        self._former = getattr(self, "_journal", None)
+        self._journal = journal
+
+    def _load(self) -> None:
+        """Read everything from the files of the current generation."""
+        while True:
+            mark, generation = self._files.mark(), self._files.generation()
+            durable.sync_folder(self._files.folder)
+            try:
+                journal = Journal(self._files.wal(generation))
+                self._take_all(generation, journal)
+                break
+            except FileNotFoundError:
+                if self._files.generation() == generation:
+                    raise
+        self._feed.clear()
+        self._feed_start = journal.seq
+        self._replace_journal(journal)
+        self.generation, self._mark = generation, mark
+
+    def _take_all(self, generation: int, journal: Journal) -> None:
+        """Take in a snapshot and a journal in place of what is in memory."""
+        contents = self._contents.fresh()
+        try:
+            with nothing_is_garbage():
+                self._read_snapshot(generation, journal, contents)
+                for frame in journal.read():
+                    contents.apply(frame)
+                self._contents.take_over(contents)
+        except BaseException:
+            journal.close()
+            raise
+
+    def _read_snapshot(self, generation: int, journal: Journal, contents: Contents) -> None:
+        """Take in the snapshot that a generation began with.
+
+        Raises:
+            Damaged: It is not sound, or belongs to another journal.
+        """
+        if generation == FIRST:
+            return
+        path = self._files.snapshot(generation)
+        if first_frame(path).seq != journal.first.seq:
+            raise Damaged(f"{path}, line 1: belongs to another journal than {journal.path.name}")
+        for frame in read_finished(path):
+            contents.apply(frame)
+
+    def _read_again(self) -> Contents:
+        """Return what is on disk, as far as it was taken in, in the form on disk."""
+        contents = self._contents.fresh()
+        self._read_snapshot(self.generation, self._journal, contents)
+        for frame in self._journal.between(0, self._journal.place.position):
+            contents.apply(frame)
+        return contents
 
     def _take_in(self, frame: Frame) -> None:
         self._apply(frame)
         self._journal.advance(frame)
 
     def _apply(self, frame: Frame) -> None:
-        """Change the memory as a frame says; one that an interrupt cut short is simply applied again."""
-        try:
-            self._apply_all(frame)
-        except BaseException:
-            for documents in self._collections.values():
-                documents.drop_indexes()  # they may hold half of it
-            raise
-
-    def _apply_all(self, frame: Frame) -> None:
-        entries: list[_Entry] = []
-        for operation in frame.operations:
-            match operation:
-                case ["p", collection, id, doc]:
-                    entries.append(self._apply_put(frame.seq, collection, doc))
-                case ["b", collection, docs]:
-                    entries += [self._apply_put(frame.seq, collection, doc) for doc in docs]
-                case ["d", collection, id]:
-                    self._collections[collection].remove(id)
-                    entries.append((frame.seq, collection, id, "delete"))
-        self._feed.extend(entries)
+        self._feed.extend(self._contents.apply(frame))
         while len(self._feed) > _CHANGES_KEPT:
-            self._feed_start = self._feed.popleft()[0]
+            self._feed_start = self._feed.popleft().seq
 
-    def _apply_put(self, seq: int, collection: str, doc: Doc) -> _Entry:
-        documents = self._collections[collection]
-        documents.put(self._codec.open(collection, doc) if documents.is_registered else doc)
-        return seq, collection, doc["id"], "put"
+    # ------------------------------------------------------------------ before and after
 
-    def _seal(self, writes: Sequence[Put | Delete]) -> list[Operation]:
-        """Return the writes as operations; neighbouring puts into one collection share one."""
-        self._codec.prepare([(write.collection, write.doc) for write in writes if isinstance(write, Put)])
-        operations: list[Operation] = []
-        for collection, run in groupby(writes, key=lambda write: isinstance(write, Put) and write.collection):
-            if not collection:
-                operations += [["d", write.collection, write.id] for write in run if isinstance(write, Delete)]
-                continue
-            docs = [self._codec.seal(collection, write.doc) for write in run if isinstance(write, Put)]
-            operations.append(["b", collection, docs] if len(docs) > 1 else ["p", collection, docs[0]["id"], docs[0]])
-        return operations
+    def _bring_up_to_date(self) -> None:
+        """Migrate a store of an older format."""
+        if needs_migration(self._files):
+            with self._lock.hold():
+                migrate(self._files)
+        self.workspace = format_of(self._files.wal(self._files.generation()))[1]
 
-    def _load(self) -> None:
-        with _nothing_is_garbage():
-            self._refresh()
+    def _compact_quietly(self) -> None:
+        """Compact; what was committed is safe whether it works or not, and nobody asked for it."""
+        if self.compaction_problem:
+            return
+        try:
+            self.compact()
+        except (CrmError, OSError) as error:
+            self.compaction_problem = str(error)
 
-    def _read_again(self, collection: str) -> dict[str, Doc]:
-        """Return the documents of a collection in the form on disk."""
-        docs: dict[str, Doc] = {}
-        for frame in self._journal.taken_in():
-            for operation in frame.operations:
-                match operation:
-                    case ["p", name, id, doc] if name == collection:
-                        docs[id] = doc
-                    case ["b", name, many] if name == collection:
-                        docs.update((doc["id"], doc) for doc in many)
-                    case ["d", name, id] if name == collection:
-                        docs.pop(id, None)
-        return docs
+    def _finish(self) -> None:
+        """Leave the journal so that damage to any commit can be told from a write that was cut off.
+
+        Behind the last commit comes a line that says nothing; or the journal is compacted, where that is worth while.
+        """
+        if not self._has_written or self._journal.has_failed():
+            return
+        if compaction.is_due(self._files, self.generation, 4 * self._journal.place.position):
+            self.compact()
+            return
+        with self.lock(_CLOSING), self._memory:
+            self._take_in(self._journal.append([["m", {}]]))
 
 
-@contextmanager
-def _nothing_is_garbage() -> Iterator[None]:
-    """Keep the collector from looking, again and again, through documents that have only just been read."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+_stores: weakref.WeakSet[TinyStore] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for store in list(_stores):  # so that no other thread is changing what the child will see
+        store._memory.acquire()  # its own module
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store._memory.release()  # its own module
+
+
+if sys.platform != "win32":
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 def _check_platform() -> None:
     if sys.platform == "win32":
         raise Unsupported("crmkit cannot keep a workspace on Windows yet; use Linux, or WSL")
-
-
-def _generation(folder: Path) -> int:
-    text = (folder / "CURRENT").read_bytes()
-    if not re.fullmatch(rb"[1-9][0-9]{0,17}\n?", text):
-        raise Damaged(f"{folder / 'CURRENT'}, line 1: holds no number of a journal; restore this file from a backup")
-    return int(text)
-
-
-def _workspace_of(journal: Journal) -> str:
-    """Return the id of the workspace, where this version can read its journal."""
-    match journal.first().operations:
-        case [["m", {"format": int(number), "workspace": str(workspace)}], *_]:
-            if number > FORMAT:
-                known = f"this version of crmkit reads up to {FORMAT}; install a newer one"
-                raise Unsupported(f"{journal.path}: has format {number}, and {known}")
-            return workspace
-    raise Damaged(f"{journal.path}, line 1: does not say which workspace it belongs to")
 
 
 @contextmanager

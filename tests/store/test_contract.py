@@ -203,11 +203,15 @@ class Rot13:
     def prepare(self, puts: Any) -> None:
         self.prepared += [doc["id"] for _, doc in puts]
 
-    def seal(self, collection: str, doc: dict[str, Any]) -> dict[str, Any]:
-        return {**doc, "name": "sealed " + doc["name"][::-1]} if "name" in doc else doc
+    def seal(self, collection: str, doc: dict[str, Any], names: Any = None) -> dict[str, Any]:
+        fields = {name: value for name, value in doc.items() if names is None or name in names}
+        return {**fields, "name": "sealed " + doc["name"][::-1]} if "name" in fields else fields
 
-    def open(self, collection: str, doc: dict[str, Any]) -> dict[str, Any]:
-        return {**doc, "name": doc["name"].removeprefix("sealed ")[::-1]} if "name" in doc else doc
+    def open(self, collection: str, fields: dict[str, Any], doc: dict[str, Any]) -> dict[str, Any]:
+        return {**fields, "name": fields["name"].removeprefix("sealed ")[::-1]} if "name" in fields else fields
+
+    def bound(self, collection: str, old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
+        return ()
 
 
 def test_fields_are_sealed_on_disk_and_open_in_registered_collections(folder: Any, wal: Any) -> None:

@@ -23,8 +23,8 @@ class Followed(PlainCodec):
     def __init__(self) -> None:
         self._opened: list[weakref.ref[Opened]] = []
 
-    def open(self, collection: str, doc: dict[str, Any]) -> dict[str, Any]:
-        opened = Opened(doc)
+    def open(self, collection: str, fields: dict[str, Any], doc: dict[str, Any]) -> dict[str, Any]:
+        opened = Opened(fields)
         self._opened.append(weakref.ref(opened))
         return opened
 

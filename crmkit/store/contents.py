@@ -1,0 +1,104 @@
+"""Everything that a store holds in memory: the collections, as the frames that were read made them."""
+
+from __future__ import annotations
+
+import gc
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from crmkit.store.base import Change, Codec, Doc
+from crmkit.store.documents import Documents, settled
+from crmkit.store.frames import Frame
+
+
+class Contents:
+    """The collections of a store.
+
+    Args:
+        codec: Opens what is sealed.
+        lazy: The collections that are packed from the beginning.
+
+    Attributes:
+        collections: The documents by collection.
+    """
+
+    def __init__(self, codec: Codec, lazy: frozenset[str]) -> None:
+        self._codec = codec
+        self._lazy = lazy
+        self._settings: dict[str, dict[str, Any]] = {}
+        self.collections: defaultdict[str, Documents] = defaultdict(Documents)
+        for name in lazy:
+            self.collections[name] = Documents(lazy=True)
+
+    def documents(self, collection: str) -> Documents:
+        """Return the documents of a collection, none where it is unknown."""
+        return self.collections.get(collection) or Documents()
+
+    def register(self, collection: str, settings: dict[str, Any], read_again: Callable[[], Contents]) -> None:
+        """Bring a collection into its memory form; `read_again` returns what is on disk, where that is needed."""
+        old, on_disk = self.collections[collection], None
+        if old.is_registered or old.is_incomplete:
+            on_disk = read_again().collections[collection].by_id
+        self.collections[collection] = settled(old, settings, partial(self._codec.open, collection), on_disk)
+        self._settings[collection] = settings
+
+    def fresh(self) -> Contents:
+        """Return contents with nothing in them, for reading everything again."""
+        return Contents(self._codec, self._lazy)
+
+    def take_over(self, other: Contents) -> None:
+        """Hold what was read again, in the form in which each collection was registered."""
+        for name, settings in self._settings.items():
+            other.register(name, settings, other.fresh)
+        self.collections = other.collections
+
+    def apply(self, frame: Frame) -> list[Change]:
+        """Change the memory as a frame says; one that an interrupt cut short is simply applied again."""
+        try:
+            return [change for operation in frame.operations for change in self._apply(frame.seq, operation)]
+        except BaseException:
+            for documents in self.collections.values():
+                documents.drop_indexes()  # they may hold half of it
+            raise
+
+    def _apply(self, seq: int, operation: Sequence[Any]) -> list[Change]:
+        match operation:
+            case ["b", collection, docs]:
+                return [self._take(seq, collection, doc) for doc in docs]
+            case ["p", collection, _, doc]:
+                return [self._take(seq, collection, doc)]
+            case ["u", collection, id, after, before]:
+                self.collections[collection].patch(id, after, before)
+                return [Change(seq, collection, id, "put")]
+            case ["v", collection, to, id, after, before]:
+                return self._move(seq, collection, to, id, after, before)
+            case ["d", collection, id, _]:
+                self.collections[collection].remove(id)
+                return [Change(seq, collection, id, "delete")]
+        return []
+
+    def _take(self, seq: int, collection: str, doc: Doc) -> Change:
+        self.collections[collection].put(doc)
+        return Change(seq, collection, doc["id"], "put")
+
+    def _move(self, seq: int, collection: str, to: str, id: str, after: Doc, before: Doc) -> list[Change]:
+        target = self.collections[to]
+        self.collections[collection].move(id, target)
+        if not target.is_incomplete:
+            target.patch(id, after, before)
+        return [Change(seq, collection, id, "delete"), Change(seq, to, id, "put")]
+
+
+@contextmanager
+def nothing_is_garbage() -> Iterator[None]:
+    """Keep the collector from looking, again and again, through documents that have only just been read."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

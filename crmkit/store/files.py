@@ -1,0 +1,95 @@
+"""The files of a store, by name, and which generation of them is the current one.
+
+::
+
+    LOCK             what writers lock; empty, never replaced or removed
+    CURRENT          the number of the current generation; replaced all at once
+    wal.<n>.jsonl    the journal of generation n: the commits since it began
+    snap.<n>.jsonl   all documents as generation n began; the first generation began with none
+    log.<n>.jsonl    the commits of generation n, once it is finished: what was done, and what was there before
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from crmkit import durable
+from crmkit.errors import Damaged
+
+FIRST = 1  # the generation that a new store begins with
+_NUMBER = re.compile(rb"[1-9][0-9]{0,17}\n?")
+_NAME = re.compile(r"(?:wal|snap|log)\.([1-9][0-9]{0,17})\.jsonl")
+_TEMPORARY = re.compile(r"\..+\.tmp")
+
+
+class Files:
+    """The names of the files in the data folder of a workspace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.lock = folder / "LOCK"
+        self.current = folder / "CURRENT"
+
+    def wal(self, generation: int) -> Path:
+        """Return the journal of a generation."""
+        return self.folder / f"wal.{generation}.jsonl"
+
+    def snapshot(self, generation: int) -> Path:
+        """Return the snapshot that a generation began with."""
+        return self.folder / f"snap.{generation}.jsonl"
+
+    def log(self, generation: int) -> Path:
+        """Return the log of a finished generation."""
+        return self.folder / f"log.{generation}.jsonl"
+
+    def generation(self) -> int:
+        """Return the current generation.
+
+        Raises:
+            Damaged: The file does not say.
+        """
+        text = self.current.read_bytes()
+        if not _NUMBER.fullmatch(text):
+            raise Damaged(f"{self.current}, line 1: holds no number of a journal; restore this file from a backup")
+        return int(text)
+
+    def mark(self) -> tuple[int, int]:
+        """Return what changes whenever another generation becomes the current one; costs one call."""
+        status = os.stat(self.current)  # noqa: PTH116  # asked before every read; a Path would take as long again
+        return status.st_ino, status.st_mtime_ns
+
+    def switch(self, generation: int) -> None:
+        """Make a generation, whose files are on disk, the current one."""
+        durable.replace_file(self.current, b"%d\n" % generation)
+
+    def logs(self, generation: int) -> list[Path]:
+        """Return the logs of the generations before this one, oldest first.
+
+        Raises:
+            Damaged: One is missing.
+        """
+        paths = [self.log(number) for number in range(FIRST, generation)]
+        missing = next((path for path in paths if not path.exists()), None)
+        if missing is not None:
+            raise Damaged(f"{missing}: is missing, and with it the history of its time")
+        return paths
+
+    def clean(self, generation: int) -> None:
+        """Remove what nobody needs when this generation is the current one; only under the lock.
+
+        The generation before it stays for those who still read it.
+        """
+        for path in list(self._unneeded(generation)):
+            with contextlib.suppress(OSError):  # it costs space and does no harm
+                path.unlink()
+
+    def _unneeded(self, generation: int) -> Iterator[Path]:
+        for path in self.folder.iterdir():
+            named = _NAME.fullmatch(path.name)
+            is_old = named is not None and not path.name.startswith("log") and int(named[1]) < generation - 1
+            if is_old or _TEMPORARY.fullmatch(path.name):
+                yield path

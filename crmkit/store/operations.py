@@ -1,0 +1,48 @@
+"""From what a commit does to documents to the operations of its frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from crmkit.store.base import Codec, Doc
+from crmkit.store.checks import Turn
+from crmkit.store.frames import Operation
+
+
+def operations(turns: Sequence[Turn], codec: Codec) -> list[Operation]:
+    """Return operations with everything sealed that has to be; neighbouring new documents share one."""
+    codec.prepare([(turn.to, turn.new) for turn in turns if turn.new is not None])
+    made: list[Operation] = []
+    for collection, run in groupby(turns, key=lambda turn: turn.to if turn.old is None else None):
+        if collection is None:
+            made += [_change(turn, codec) for turn in run]
+            continue
+        docs = [codec.seal(collection, turn.new) for turn in run if turn.new is not None]
+        made.append(["b", collection, docs] if len(docs) > 1 else ["p", collection, docs[0]["id"], docs[0]])
+    return made
+
+
+def _change(turn: Turn, codec: Codec) -> Operation:
+    old, new = turn.old, turn.new
+    assert old is not None
+    if new is None:
+        return ["d", turn.collection, old["id"], codec.seal(turn.collection, old)]
+    names = list(dict.fromkeys((*_differing(old, new), *codec.bound(turn.to, old, new))))
+    after, before = codec.seal(turn.to, new, names), codec.seal(turn.collection, old, names)
+    if turn.to == turn.collection:
+        return ["u", turn.to, new["id"], after, before]
+    return ["v", turn.collection, turn.to, new["id"], after, before]
+
+
+def _differing(old: Doc, new: Doc) -> Iterator[str]:
+    """Yield the names of the fields that differ; True is not 1, and 1 is not 1.0."""
+    yield from (name for name in old if name not in new)
+    for name, value in new.items():
+        if name not in old:
+            yield name
+            continue
+        former = old[name]
+        is_same = former is value or (type(former) is type(value) and former == value)
+        if not is_same or (isinstance(value, dict | list) and repr(former) != repr(value)):
+            yield name
