@@ -4,8 +4,12 @@
 
     record    subject id (16) · C2 (70) · CRC-32 of both (4)                                            90 bytes
     C2        0xC2 · algorithm 01 · wrap key id (4) · generation (4) · nonce (12) · wrapped key (32) · tag (16)
+    heading   zeros (17) · number of records (4) · zeros (65) · CRC-32 of all (4)                       90 bytes
 
 All numbers are big-endian. A new key is on disk before the first commit that uses it.
+
+Keys that are made together stand behind a heading, which is on disk before them: of many records any may be
+missing after a loss of power, and the heading says that they are an append that did not finish, not damage.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ OPEN_KEYS = 8_192  # how many opened data keys are kept; each takes about 2.5 kB
 
 _RECORD = struct.Struct(">86sI")
 RECORD_LENGTH = _RECORD.size
+_HEADING = struct.Struct(">17xI65x")
 
 _FORMAT_AND_ALGORITHM = b"\xc2\x01"
 
@@ -106,7 +111,7 @@ class SubjectKeys(Guarded):
         self._catch_up()
         missing = [id for id in wanted if id not in self._newest]
         if missing:
-            self._append(b"".join(self._new_record(id) for id in missing))
+            self._append([self._new_record(id) for id in missing])
 
     def forget(self) -> None:
         """Drop every opened key."""
@@ -136,18 +141,21 @@ class SubjectKeys(Guarded):
     def _new_record(self, id: bytes) -> bytes:
         key_id = self._keyring.primary("wrap").id
         data_key = os.urandom(KEY_LENGTH)
-        body = id + wrap(self._wrap_key(key_id), key_id, self._workspace, id, FIRST_GENERATION, data_key)
-        return _RECORD.pack(body, zlib.crc32(body))
+        return _packed(id + wrap(self._wrap_key(key_id), key_id, self._workspace, id, FIRST_GENERATION, data_key))
 
-    def _append(self, records: bytes) -> None:
+    def _append(self, records: list[bytes]) -> None:
         start = self._end
+        heading = _packed(_HEADING.pack(len(records))) if len(records) > 1 else b""
+        body = b"".join(records)
         fd = open_file(self._path)
         try:
             os.ftruncate(fd, start)  # a torn end was never acknowledged; nobody uses its keys
-            write_at(fd, records, start)
+            if heading:
+                write_at(fd, heading, start)
+            write_at(fd, body, start + len(heading))
         finally:
             os.close(fd)
-        self._take(records, start)
+        self._take(heading + body, start)
 
     def _catch_up(self) -> None:
         """Read what other processes appended since the last time."""
@@ -163,19 +171,37 @@ class SubjectKeys(Guarded):
     def _take(self, data: bytes, start: int) -> None:
         whole = len(data) - len(data) % RECORD_LENGTH
         bodies = [_checked(body, crc) for body, crc in _RECORD.iter_unpack(data[:whole])]
-        while bodies and bodies[-1] is None:  # a torn append: unsound records with no sound one behind them
-            bodies.pop()
-        first = start // RECORD_LENGTH + 1
-        for number, body in enumerate(bodies, first):
-            if body is None:
-                raise Damaged(f"{self._path}: record {number} is damaged")
-            id, wrapped = body[:16], body[16:]
-            generation = int.from_bytes(wrapped[6:10], "big")
-            self._wrapped[id, generation] = wrapped
-            self._newest[id] = max(generation, self._newest.get(id, FIRST_GENERATION))
+        taken = 0
+        while taken < len(bodies):
+            length = _length_of_append(bodies[taken])
+            append = bodies[taken : taken + length]
+            if len(append) < length or None in append:
+                if any(bodies[taken + length :]):  # an append is on disk before the next one
+                    raise Damaged(f"{self._path}: record {start // RECORD_LENGTH + bodies.index(None) + 1} is damaged")
+                break
+            for body in filter(None, append[1:] or append):
+                self._take_key(body)
+            taken += length
         # two threads of one process may have read the same records; the end never goes back
-        self._end = max(self._end, start + len(bodies) * RECORD_LENGTH)
+        self._end = max(self._end, start + taken * RECORD_LENGTH)
+
+    def _take_key(self, body: bytes) -> None:
+        id, wrapped = body[:16], body[16:]
+        generation = int.from_bytes(wrapped[6:10], "big")
+        self._wrapped[id, generation] = wrapped
+        self._newest[id] = max(generation, self._newest.get(id, FIRST_GENERATION))
+
+
+def _packed(body: bytes) -> bytes:
+    return _RECORD.pack(body, zlib.crc32(body))
 
 
 def _checked(body: bytes, crc: int) -> bytes | None:
     return body if zlib.crc32(body) == crc else None
+
+
+def _length_of_append(first: bytes | None) -> int:
+    """Return how many records were written together, by the first of them."""
+    if first is None or first[16:17] != b"\0":
+        return 1
+    return 1 + int(_HEADING.unpack(first)[0])

@@ -71,6 +71,11 @@ def test_control_a_commit_before_its_key_cannot_be_opened(root: Path, monkeypatc
     assert is_caught(NEW_KEYS, root)
 
 
+def test_control_keys_of_one_append_without_a_heading(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "_length_of_append", lambda first: 1)
+    assert is_caught(NEW_KEYS, root)
+
+
 def test_control_without_syncing_folders_files_are_lost(root: Path) -> None:
     assert is_caught(CREATE, root, without=["sync_folder"])
 
