@@ -28,6 +28,7 @@ from crmkit.contributions import (
     Timeline,
 )
 from crmkit.errors import (
+    ChangedSince,
     Conflict,
     CrmError,
     Damaged,
@@ -48,15 +49,18 @@ from crmkit.values import CardNumber, Code, Country, Email, Iban, Instant, LongT
 
 if TYPE_CHECKING:
     from crmkit.crm import CRM
-    from crmkit.opening import create, open, trust  # noqa: A004  # crmkit.open is the name of the public face
+    from crmkit.history import Batch, HistoryEntry
+    from crmkit.opening import create, open, restore, trust  # noqa: A004  # crmkit.open is the name of the public face
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "CRM",
     "Analysis",
+    "Batch",
     "CardNumber",
     "Change",
+    "ChangedSince",
     "Chart",
     "Code",
     "Conflict",
@@ -68,6 +72,7 @@ __all__ = [
     "Entry",
     "F",
     "Failure",
+    "HistoryEntry",
     "Iban",
     "ImportProblem",
     "Instant",
@@ -100,10 +105,15 @@ __all__ = [
     "create",
     "hookimpl",
     "open",
+    "restore",
     "trust",
 ]
 
-_ON_FIRST_USE = {"CRM": "crmkit.crm", "create": "crmkit.opening", "open": "crmkit.opening", "trust": "crmkit.opening"}
+_ON_FIRST_USE = {
+    "CRM": "crmkit.crm",
+    **dict.fromkeys(("Batch", "HistoryEntry"), "crmkit.history"),
+    **dict.fromkeys(("create", "open", "restore", "trust"), "crmkit.opening"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import date, datetime
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from zoneinfo import ZoneInfo
@@ -16,11 +18,15 @@ from zoneinfo import ZoneInfo
 from crmkit.binding import Binder
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.collection import Collection
-from crmkit.commits import Committer
+from crmkit.commits import Commit, Committer
 from crmkit.contributions import Analysis, Entry, Failure, Result, View
+from crmkit.developments import Comparison, Developments
 from crmkit.drafts import Drafter
 from crmkit.errors import Conflict, CrmError, Damaged, Invalid, NotFound
 from crmkit.fields import Secret
+from crmkit.history import Batch, History, HistoryEntry
+from crmkit.merge import Merger
+from crmkit.past import Past
 from crmkit.profile import Profile, read_profile
 from crmkit.query import Condition, Page
 from crmkit.records import Customer, Record
@@ -30,10 +36,13 @@ from crmkit.search import search_text
 from crmkit.store.base import Change
 from crmkit.store.tiny import TinyStore
 from crmkit.timeline import newest_first, told_by
+from crmkit.undo import Undo
 from crmkit.vault import Vault
+from crmkit.watch import EVERY, Cursor, Watch, changes
 from crmkit.workspace import Workspace, fingerprints
 
 if TYPE_CHECKING:
+    from crmkit.backup import Backup, Progress
     from crmkit.transfer import ImportPlan
 
 R = TypeVar("R", bound=Record)
@@ -56,7 +65,7 @@ class CRM:
         self.workspace = workspace
         self.profile: Profile = read_profile(workspace.profile)
         self.zone = ZoneInfo(self.profile.time_zone)
-        self._user = _user_name()
+        self._user = user_name()
         self._vault = Vault.unlock(workspace.keys)
         self._codec = RecordCodec(self._vault)
         self._store = TinyStore(workspace.data, self._codec)
@@ -64,7 +73,11 @@ class CRM:
         self._committer = Committer(
             self, self._store, self._codec, self._registry, lambda: self.actor, self._sealed_reason
         )
+        self._history = History(self._store, self._codec, self._type_of, self._opened_reason)
+        self._undo = Undo(self._store, self._codec, self._committer)
+        self._merger = Merger(self._store, self._codec, self._committer)
         self._collections: dict[str, Collection[Any]] = {}
+        self._binders: dict[str, Binder] = {}
         try:
             self._load_plugins(plugins)
         except BaseException:
@@ -159,9 +172,15 @@ class CRM:
         unique = tuple(spec.name for spec in known.fields.values() if spec.unique)
         self._store.register(known.plural, unique=unique, text=search_text)
         self._store.register(known.plural + REMOVED)
+        self._binders[known.type] = binder
         self._collections[known.type] = Collection(
-            record_type, self._store, self._codec, self._committer, drafter, binder, self.grid
+            record_type, self._store, self._codec, self._committer, drafter, binder, self._merger, self.grid
         )
+
+    def _type_of(self, collection: str) -> type[Record] | None:
+        """Return the record type that a collection of the store holds; None where its plugin is absent."""
+        found = self._by_plural().get(collection.removesuffix(REMOVED))
+        return found.type if found else None
 
     def _context(self, raw: Mapping[str, Any], doc: Mapping[str, Any]) -> dict[str, Any]:
         """Return the validation context: the currency, and the region of national phone numbers."""
@@ -304,6 +323,9 @@ class CRM:
             self._vault.ensure_subjects({subject})
         return self._vault.seal("commit", "reason", cause, subject, reason)
 
+    def _opened_reason(self, sealed: str, cause: str) -> str:
+        return str(self._vault.open("commit", "reason", cause, self._vault.workspace_id, sealed))
+
     # ------------------------------------------------------------------ questions to plugins
 
     @property
@@ -363,9 +385,113 @@ class CRM:
         """Return the number of the newest commit, other processes' included."""
         return self._store.seq()
 
-    def changes(self, since: int = 0) -> list[Change] | None:
-        """Return which records were written after commit `since`; None where that is too long ago to say."""
-        return self._store.changes(since)
+    def changes(self, since: int = 0) -> list[Change]:
+        """Return which records were written after commit `since`, oldest first, other processes' included."""
+        return changes(self._store, since)
+
+    def watch(self, callback: Callable[[list[Change]], object], *, every: float = EVERY) -> Watch:
+        """Tell `callback` what changes from now on, by this process or another one, until ``.stop()``.
+
+        In a notebook it looks by itself, in the kernel's own loop; elsewhere call ``.look()``. Each change is told
+        at most once. What the callback raises is kept in `failures`, and the next change is told all the same.
+
+        Args:
+            callback: Gets the changes since the last look, oldest first.
+            every: Seconds between two looks.
+        """
+        return Watch(self._store, callback, partial(self._failed_watch, "watch", callback), every).start()
+
+    def follow(self, name: str, handle: Callable[[list[Change]], object], *, every: float = EVERY) -> Watch:
+        """Tell `handle` every change from now on, at least once, also those made while nobody looked.
+
+        How far it came is kept in the workspace, under `name`, after `handle` returned: what a crash, or an error
+        of its own, cuts short is told again. The first time it begins with the newest commit.
+
+        Args:
+            name: Names the consumer, in every process and after a restart.
+            handle: Gets the changes, oldest first; it must bear to see one twice.
+            every: Seconds between two looks, more while `handle` fails.
+        """
+        if not isinstance(name, str) or not name.strip():
+            raise Invalid({"name": "must not be blank; it is what the place is kept under"})
+        cursor = Cursor(self._store, name, lambda: self.actor)
+        failed = partial(self._failed_watch, "follow", handle)
+        return Watch(self._store, handle, failed, every, cursor).start()
+
+    def _failed_watch(self, what: str, callback: Callable[..., object], error: BaseException) -> None:
+        self.record_failure(getattr(callback, "__module__", "") or "notebook", what, error)
+
+    # ------------------------------------------------------------------ history
+
+    def history(self, record: Record | str, limit: int = 50, after: str | None = None) -> Page[HistoryEntry]:
+        """Return what happened to a record, newest first; also to one that was removed.
+
+        Args:
+            record: The record, or its id.
+            limit: The most entries.
+            after: `Page.next` of the page before.
+
+        Returns:
+            Entries with commit, at (UTC), actor, reason, cause, action, fields, before and after; sensitive values
+            are masked.
+
+        Raises:
+            NotFound: There never was such a record.
+            Invalid: The limit or the cursor is wrong.
+        """
+        return self._history.entries(record.id if isinstance(record, Record) else record, limit, after)
+
+    def batches(self, limit: int = 20) -> list[Batch]:
+        """Return what was done together, newest first: edits, transactions, imports, merges and undos."""
+        return self._history.batches(limit)
+
+    def undo(self, what: Commit | Batch | HistoryEntry | str, *, skip_changed: bool = False) -> Commit:
+        """Take back what was done under one cause, in one commit that can be undone too.
+
+        Everything is as it was, but for `rev` and `updated_at`; what had been added lies among the removed records.
+
+        Args:
+            what: A commit (of an import or a merge, say), a batch, an entry of a record's history, or the id of one.
+            skip_changed: Leave out what was changed since or is referred to now, instead of refusing.
+
+        Raises:
+            ChangedSince: With the records that were changed since, or that refer to what would be taken away.
+            Refused: It is undone already, nothing is left of it, a transaction is open, or a plugin says no.
+            NotFound: Nothing was done under this id.
+        """
+        return self._undo.undo(what, skip_changed=skip_changed)
+
+    def at(self, instant: datetime) -> Past:
+        """Return the records as they were at an instant: ``crm.at(instant).customers[id]``.
+
+        It reads every commit since then, so it costs what happened since.
+
+        Args:
+            instant: A time with a time zone.
+
+        Raises:
+            Invalid: The instant has no time zone, or is in the future.
+        """
+        return Past(self._store, self._codec, self._bound, instant)
+
+    def since(self, instant: datetime, type: type[Record] | str | None = None) -> Developments:
+        """Return what came of the records since an instant: what entered, left, moved, slipped, grew or shrank.
+
+        Args:
+            instant: A time with a time zone.
+            type: The record type, its name or plural; None for all.
+
+        Raises:
+            Invalid: The instant has no time zone, or is in the future.
+            NotFound: No plugin contributes such a type.
+        """
+        wanted = self._by_plural().values() if type is None else [self.collection(type)]
+        known = {collection.info.plural: collection.info for collection in wanted}
+        return Comparison(self.at(instant), self._store, self._history, known).developments()
+
+    def _bound(self, which: type[Record] | str) -> tuple[type[Record], Binder]:
+        collection: Collection[Any] = self.collection(which)
+        return collection.type, self._binders[collection.info.type]
 
     # ------------------------------------------------------------------ import
 
@@ -393,6 +519,28 @@ class CRM:
         """Return a form for a new record, or for the one that is given."""
         return _ui().form(self, type, record)
 
+    # ------------------------------------------------------------------ safekeeping
+
+    def backup(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> Backup:
+        """Save the workspace into a folder of backups, as two files, while others go on writing.
+
+        One file holds the data, the other the keys; both open with the identity of any member, so keep a copy of
+        yours elsewhere. The file of keys is replaced at each backup and opens every data file beside it.
+        `crmkit.restore` makes a workspace of them; ``docs/backup.md`` says how to without crmkit.
+
+        Args:
+            path: The folder, outside of the workspace; it is made.
+            progress: Told a step and how much of it is done, 0 to 1.
+
+        Raises:
+            Invalid: The path cannot be a folder for backups.
+            Damaged: What is to be saved is damaged; earlier backups stay as they are.
+            CrmError: The system cannot write there.
+        """
+        from crmkit.backup import back_up
+
+        return back_up(self.workspace, self._store, self._vault, Path(path), progress)
+
     # ------------------------------------------------------------------ health
 
     def verify(self) -> list[str]:
@@ -400,7 +548,8 @@ class CRM:
         return [*self._store.verify(), *self._vault.audit.verify()]
 
 
-def _user_name() -> str:
+def user_name() -> str:
+    """Return the name of the system user."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a user id without an account, as in some containers

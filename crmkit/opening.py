@@ -1,4 +1,4 @@
-"""Making, opening and trusting a workspace: `crmkit.create`, `crmkit.open`, `crmkit.trust`."""
+"""Making, opening, restoring and trusting a workspace: `crmkit.create`, `open`, `restore` and `trust`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from crmkit.crm import CRM
+from crmkit.backup import Progress, restore_backup
+from crmkit.crm import CRM, user_name
 from crmkit.errors import Invalid
 from crmkit.profile import Profile, problems, write_profile
 from crmkit.records import new_id
@@ -69,6 +70,34 @@ def open(folder: str | os.PathLike[str] | None = None, *, plugins: Iterable[obje
         Unsupported: A newer crmkit wrote them, or the system is not supported.
     """
     return CRM(locate(folder), plugins, strict=strict)
+
+
+def restore(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    keys: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> CRM:
+    """Make a workspace folder from a backup that `CRM.backup` made, and open it.
+
+    Every file is checked by its SHA-256, and the whole by reading it. The audit log is taken as it was then, which
+    may be behind what this user saw, and says from now on that it was restored; other users accept that once, with
+    ``crmkit doctor --accept-restored``.
+
+    Args:
+        path: The folder of the backups, for the newest of them, or one file with data.
+        folder: The workspace to make; it must not exist, or be empty.
+        keys: The file with the keys; the one beside the data when left out.
+        progress: Told a step and how much of it is done, 0 to 1.
+
+    Raises:
+        NotFound: There is no such backup.
+        Invalid: Something is where the workspace is to be made.
+        Damaged: A file was changed, or data and keys do not belong together; nothing is left behind.
+        Locked: This user's identity does not open the backup.
+    """
+    return CRM(restore_backup(Path(path), Path(folder), user_name(), Path(keys) if keys else None, progress))
 
 
 def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:

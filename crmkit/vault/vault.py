@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from crmkit.durable import make_folder, replace_file
 from crmkit.errors import Damaged, Invalid, Locked, NotFound, Refused
@@ -15,6 +15,7 @@ from crmkit.vault.guarded import Guarded
 from crmkit.vault.identity import ensure_identity, load_identity
 from crmkit.vault.keyring import Keyring
 from crmkit.vault.layout import id_bytes
+from crmkit.vault.sealed_files import seal_stream
 from crmkit.vault.subjects import SubjectKeys
 from crmkit.vault.trust import Trust
 from crmkit.vault.values import ALLOWED
@@ -38,6 +39,7 @@ class Vault(Guarded):
         self.workspace_id = keyring.workspace_id
         self._trust = Trust(self.workspace_id)
         (self._trust.accept_keyring if accept else self._trust.check_keyring)(keyring)
+        self._folder = folder
         self._keyring = keyring
         self._workspace = id_bytes(self.workspace_id)
         self._subjects = SubjectKeys(folder / SUBJECTS_FILE, keyring)
@@ -91,6 +93,16 @@ class Vault(Guarded):
         """The audit log."""
         self._check_open()
         return self._audit
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the keys and the audit log."""
+        return tuple(self._folder / name for name in (KEYRING_FILE, SUBJECTS_FILE, AUDIT_FILE))
+
+    def seal_stream(self, chunks: Iterable[bytes], file: BinaryIO) -> str:
+        """Write bytes into a new age file for every member, and return the SHA-256 of that file."""
+        self._check_open()
+        return seal_stream(chunks, file, self._keyring.members)
 
     def ensure_subjects(self, subjects: Collection[str]) -> None:
         """Make a data key for every subject that has none, in one append that is on disk when this returns.
