@@ -87,10 +87,12 @@ class Record(Part):
     created_at: Instant = Field(default_factory=now)
     updated_at: Instant = Field(default_factory=now)
 
-    def __init_subclass__(cls, *, type: str = "", plural: str = "", subject: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(
+        cls, *, type: str = "", plural: str = "", subject: str | None = None, lazy: bool = False, **kwargs: Any
+    ) -> None:
         super().__init_subclass__(**kwargs)
         if type:
-            cls.__info__ = Declared(type, plural or f"{type}s", subject)
+            cls.__info__ = Declared(type, plural or f"{type}s", subject, lazy)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:

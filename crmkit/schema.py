@@ -66,6 +66,7 @@ class RecordInfo:
         subject: The reference to the customer whose key seals the record; None where it is its own subject.
         title: Its name for people, ``"Deal"``.
         fields: Its fields by name, without those that crmkit keeps itself.
+        lazy: Its records are many and most of them rarely looked at: they are kept packed, and unpacked when read.
     """
 
     type: str
@@ -73,6 +74,7 @@ class RecordInfo:
     subject: str | None
     title: str
     fields: Mapping[str, FieldSpec]
+    lazy: bool = False
 
     def nearest(self, name: str) -> str:
         """Return a hint at the field that a wrong name probably means, or an empty text."""
@@ -87,6 +89,7 @@ class Declared:
     type: str
     plural: str
     subject: str | None
+    lazy: bool = False
 
 
 @cache
@@ -97,7 +100,7 @@ def info(record_type: type[BaseModel]) -> RecordInfo:
         name: _spec(name, field) for name, field in record_type.model_fields.items() if name not in KEPT_BY_CRMKIT
     }
     title = declared.type.replace("_", " ").capitalize()
-    return RecordInfo(declared.type, declared.plural, declared.subject, title, fields)
+    return RecordInfo(declared.type, declared.plural, declared.subject, title, fields, declared.lazy)
 
 
 @cache

@@ -27,7 +27,7 @@ from crmkit import (
 )
 
 
-class Interaction(Record, type="interaction", plural="interactions", subject="customer"):
+class Interaction(Record, type="interaction", plural="interactions", subject="customer", lazy=True):
     """Something that happened with a customer."""
 
     customer: Reference[Customer]

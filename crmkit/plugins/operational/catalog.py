@@ -47,7 +47,7 @@ class PurchaseLine(Part):
         return Money.of(exact, currency, rounded=True)
 
 
-class Purchase(Record, type="purchase", plural="purchases", subject="customer"):
+class Purchase(Record, type="purchase", plural="purchases", subject="customer", lazy=True):
     """What a customer bought, or gave back (then quantities are negative)."""
 
     number: Annotated[Code, Unique()]
