@@ -52,9 +52,11 @@ class BeforeCommit:
             raise Refused(f"{HOOK} must not save; return the changes that should be saved too")
 
     def ask(self, drafts: Sequence[Draft]) -> list[Draft]:
-        """Return the drafts as the plugins want them, each checked again."""
+        """Return the drafts as the plugins want them, each checked again; removed records are not their matter."""
         if not self._registry.has(HOOK):
             return list(drafts)
+        hidden = [draft for draft in drafts if draft.is_removed]
+        drafts = [draft for draft in drafts if not draft.is_removed]
         shown = {(change.type, change.id): change for change in (draft.change(self._codec) for draft in drafts)}
         drafted = dict(zip(shown, drafts, strict=True))
         said: dict[Key, tuple[str, Change]] = {}
@@ -68,7 +70,7 @@ class BeforeCommit:
                 drafted.pop(key, None)
             else:
                 drafted[key] = adjusted
-        return list(drafted.values())
+        return [*drafted.values(), *hidden]
 
     def _answers(self, plugin: str, call: Callable[..., Any], changes: tuple[Change, ...]) -> tuple[Change, ...]:
         token = _asking.set(self)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from crmkit.binding import Binder, Sealed
 from crmkit.commits import Commit, Committer, conflict
 from crmkit.drafts import Draft, Drafter
-from crmkit.errors import Invalid, NotFound
+from crmkit.errors import Invalid, NotFound, Refused
 from crmkit.fields import ID_FORM
+from crmkit.merge import MERGED, Merger
 from crmkit.query import ALL, Condition, Find, In, Page, check_limit, parse_order, shown
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
@@ -34,6 +35,7 @@ class Collection(Generic[R]):
         committer: Writes drafts.
         drafter: Checks values.
         binder: Checks conditions.
+        merger: Merges records.
         grid: Makes a live grid: of a type, of those that meet a condition, in an order.
     """
 
@@ -45,6 +47,7 @@ class Collection(Generic[R]):
         committer: Committer,
         drafter: Drafter,
         binder: Binder,
+        merger: Merger,
         grid: Callable[..., Any],
     ) -> None:
         self.type = record_type
@@ -54,6 +57,7 @@ class Collection(Generic[R]):
         self._committer = committer
         self._drafter = drafter
         self._binder = binder
+        self._merger = merger
         self._grid = grid
         self._window: tuple[Any, list[str]] | None = None
 
@@ -84,7 +88,7 @@ class Collection(Generic[R]):
             after = page.next
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str) and self._doc(id) is not None
+        return isinstance(id, str) and self._doc_or_winner(id) is not None
 
     def __getitem__(self, id: str) -> R:
         record = self.get(id)
@@ -96,8 +100,11 @@ class Collection(Generic[R]):
         return [record.id for record in self.find(limit=20)]
 
     def get(self, id: str) -> R | None:
-        """Return the record with this id, or None; inside a transaction, as it will be saved."""
-        doc = self._doc(id) if isinstance(id, str) else None
+        """Return the record with this id, or None; inside a transaction, as it will be saved.
+
+        The id of one that was merged into another leads to that other one.
+        """
+        doc = self._doc_or_winner(id) if isinstance(id, str) else None
         return None if doc is None else self._record(doc)
 
     def get_many(self, ids: Sequence[str]) -> list[R]:
@@ -297,18 +304,50 @@ class Collection(Generic[R]):
         Raises:
             NotFound: No removed record has this id.
             Invalid: Another record has taken a value that must be unique.
+            Refused: It was merged into another record.
         """
         doc = self._committer.removed(self._info.plural, id)
         if doc is None:
             raise NotFound(f"no removed {self._info.type} has the id {id}")
+        if MERGED in doc:
+            raise Refused(f"{self._info.type} {id} was merged into {doc[MERGED]}; undo the merge to bring it back")
         draft = self._drafter.move("restore", doc)
         self._committer.write([draft])
         return self._saved(draft)
+
+    def merge(self, winner: R | str, losers: Iterable[R | str], *, reason: str | None = None) -> Commit:
+        """Make one record of several that are the same, in one commit.
+
+        The winner keeps what it has; what it lacks is filled from the losers, and lists are united. Everything that
+        refers to a loser refers to the winner afterwards, in records of every loaded type. The losers lie among the
+        removed records, and their ids lead to the winner. `CRM.undo` brings all of it back.
+
+        Args:
+            winner: The record that stays, as it was read, or its id.
+            losers: Those that become part of it.
+            reason: Why, for the history.
+
+        Raises:
+            Invalid: Winner and losers are not different records of this type, or the outcome is not allowed.
+            NotFound: One of them is not there.
+            Conflict: Somebody saved one of them since it was read, or just came to refer to a loser.
+            Refused: A transaction is open, or a plugin says no.
+        """
+        return self._merger.merge(self._drafter, winner, losers, reason)
 
     # ------------------------------------------------------------------ parts
 
     def _doc(self, id: str) -> Mapping[str, Any] | None:
         return self._committer.document(self._info.plural, id)
+
+    def _doc_or_winner(self, id: str) -> Mapping[str, Any] | None:
+        """Return the document with this id, or that of the record which it was merged into."""
+        doc = self._doc(id)
+        if doc is None:
+            removed = self._committer.removed(self._info.plural, id)
+            if removed is not None and MERGED in removed:
+                return self._doc_or_winner(removed[MERGED])
+        return doc
 
     def _written_after(self, seq: int) -> Iterator[Mapping[str, Any]]:
         changes = self._store.changes(seq)

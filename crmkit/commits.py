@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from crmkit.before_commit import BeforeCommit, joined
 from crmkit.codec import REMOVED
-from crmkit.drafts import Draft, Drafter, references
-from crmkit.errors import Conflict, CrmError, Invalid
+from crmkit.drafts import Draft, Drafter
+from crmkit.errors import Conflict, CrmError, Invalid, Refused
 from crmkit.fields import MASK, Secret
+from crmkit.links import references
 from crmkit.records import Record, new_id, now
 from crmkit.schema import RecordInfo, info
 from crmkit.store.base import Requirement
@@ -95,6 +96,11 @@ class Committer:
         self._drafters[known.type] = drafter
         self._plurals[known.type] = known.plural
 
+    @property
+    def drafters(self) -> Mapping[str, Drafter]:
+        """The drafter of each record type, by the type's name."""
+        return self._drafters
+
     def _stored(self, type: str, id: str) -> Mapping[str, Any] | None:
         return self._store.get(self._plurals[type], id)
 
@@ -112,7 +118,7 @@ class Committer:
         try:
             yield
             if mine.drafts:  # still inside, so that plugins which are asked see what will be saved
-                self._commit(list(mine.drafts.values()), mine.cause, mine.reason)
+                self._commit(list(mine.drafts.values()), mine.cause, mine.reason, kind="transaction")
         finally:
             _open.reset(token)
 
@@ -177,22 +183,56 @@ class Committer:
         else:
             cause = part_of.id if part_of else new_id()
             for start in range(0, len(drafts), step):
-                self._commit(drafts[start : start + step], cause, reason)
+                self._commit(drafts[start : start + step], cause, reason, kind="import")
                 if progress:
                     progress(min(start + step, len(drafts)))
         return Commit(cause, len(drafts))
 
-    def _commit(self, drafts: Sequence[Draft], cause: str, reason: str | None) -> None:
+    def write_alone(
+        self, drafts: Sequence[Draft], kind: str, reason: str | None, check: Callable[[], None], **meta: str
+    ) -> Commit:
+        """Write drafts in a commit of their own.
+
+        Args:
+            drafts: What to write.
+            kind: What kind of commit it is, for the history.
+            reason: Why.
+            check: Called under the lock, just before it is written; raises what must keep it from being written.
+            meta: Kept beside the commit.
+
+        Raises:
+            Refused: A transaction is open; other things are written in its commit.
+        """
+        self._before_commit.refuse_saving_inside()
+        if self._current() is not None:
+            raise Refused(f"finish the transaction first; {kind} makes a commit of its own")
+        cause = new_id()
+        self._commit(drafts, cause, reason, check, kind=kind, **meta)
+        return Commit(cause, len(drafts))
+
+    def _commit(
+        self,
+        drafts: Sequence[Draft],
+        cause: str,
+        reason: str | None,
+        check: Callable[[], None] | None = None,
+        **more: str,
+    ) -> None:
         drafts = self._before_commit.ask(drafts)
         writes = [write for draft in drafts for write in draft.writes()]
         requires = dict.fromkeys(needed for draft in drafts for needed in self._requirements(draft))
-        meta = {"at": instant_text(now()), "actor": self._actor(), "cause": cause}
+        meta = {"at": instant_text(now()), "actor": self._actor(), "cause": cause, **more}
         if reason:
             meta["reason"] = self._seal_reason(reason, cause)
         if not writes:  # plugins took everything back
             return
         try:
-            self._store.commit(writes, meta, tuple(requires))
+            if check is None:
+                self._store.commit(writes, meta, tuple(requires))
+                return
+            with self._store.lock():
+                check()
+                self._store.commit(writes, meta, tuple(requires))
             return
         except Conflict as conflict:
             place = conflict.type.removesuffix(REMOVED), conflict.id

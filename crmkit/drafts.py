@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,9 +12,10 @@ from crmkit.codec import REMOVED, RecordCodec
 from crmkit.contributions import Action, Change
 from crmkit.errors import Invalid
 from crmkit.fields import Secret
+from crmkit.links import redirected
 from crmkit.records import Record, has_bad_text, now
-from crmkit.schema import KEPT_BY_CRMKIT, FieldSpec, adapter, info, invalid
-from crmkit.store.base import NEW, Delete, Doc, Put
+from crmkit.schema import KEPT_BY_CRMKIT, adapter, info, invalid
+from crmkit.store.base import NEW, Doc, Move, Put, Write
 from crmkit.values import instant_text
 
 
@@ -31,6 +32,7 @@ class Draft:
         was: The record of that document, where it was made already.
         record: The record as it will be; None where it is removed or restored.
         changed: The names of the fields that change.
+        is_removed: Whether it is a change of a record that lies among the removed ones, and stays there.
     """
 
     record_type: type[Record]
@@ -41,24 +43,23 @@ class Draft:
     was: Record | None = None
     record: Record | None = None
     changed: tuple[str, ...] = ()
+    is_removed: bool = False
 
     @property
     def key(self) -> tuple[str, str]:
         """The collection and id that it is about."""
         return info(self.record_type).plural, self.doc["id"]
 
-    def writes(self) -> Iterator[Put | Delete]:
+    def writes(self) -> Iterator[Write]:
         """Yield what the store has to write."""
-        plural, id = self.key
+        plural, _ = self.key
         match self.action:
             case "remove":
-                yield Delete(plural, id, self.expect)
-                yield Put(plural + REMOVED, self.doc, NEW)
+                yield Move(plural, plural + REMOVED, self.doc, self.expect)
             case "restore":
-                yield Delete(plural + REMOVED, id, self.expect)
-                yield Put(plural, self.doc, NEW)
+                yield Move(plural + REMOVED, plural, self.doc, self.expect)
             case _:
-                yield Put(plural, self.doc, self.expect)
+                yield Put(plural + REMOVED if self.is_removed else plural, self.doc, self.expect)
 
     def change(self, codec: RecordCodec) -> Change:
         """Return what plugins are shown of it."""
@@ -83,6 +84,9 @@ class Drafter:
         record_type: The type.
         codec: Turns records into documents.
         context: Returns the validation context for raw values, given the document they will be part of.
+
+    Attributes:
+        info: What is known of the type.
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class Drafter:
         context: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]],
     ) -> None:
         self._type = record_type
-        self._info = info(record_type)
+        self.info = info(record_type)
         self._codec = codec
         self._context = context
 
@@ -110,21 +114,21 @@ class Drafter:
         except Invalid as error:
             problems = error.problems | problems
         if problems:
-            raise Invalid(problems, self._info.type)
+            raise Invalid(problems, self.info.type)
         return record
 
     def add(self, given: Record | Mapping[str, Any]) -> Draft:
         """Draft a new record; a record that is given is checked as its fields would be."""
         if isinstance(given, self._type):
-            fields = {name: getattr(given, name, None) for name in ("id", "created_at", *self._info.fields)}
+            fields = {name: getattr(given, name, None) for name in ("id", "created_at", *self.info.fields)}
         elif isinstance(given, Mapping):
             fields = dict(given)
         else:
-            raise Invalid({"record": f"must be a {self._info.type}, or a mapping of its fields"}, self._info.type)
+            raise Invalid({"record": f"must be a {self.info.type}, or a mapping of its fields"}, self.info.type)
         record = self.validate(fields)
         doc = self._codec.document(record)
         doc["rev"] = 1
-        changed = tuple(name for name in self._info.fields if name in doc)
+        changed = tuple(name for name in self.info.fields if name in doc)
         return Draft(self._type, "add", doc, NEW, None, None, record, changed)
 
     def update(self, doc: Mapping[str, Any], changes: Mapping[str, Any]) -> Draft | None:
@@ -132,15 +136,15 @@ class Drafter:
         values = self._changed_values(doc, changes)
         if not values:
             return None
-        current = self._codec.record(self._type, self._info.plural, doc)
+        current = self._codec.record(self._type, self.info.plural, doc)
         merged = {**{name: getattr(current, name) for name in self._type.model_fields}, **values}
         context = {**self._context(changes, doc), "trusted": True, "changed": frozenset(values)}
         record = self._validated(merged, context)
         new = self._patched(doc, record, values)
-        changed = tuple(name for name in self._info.fields if new.get(name) != doc.get(name))
+        changed = tuple(name for name in self.info.fields if new.get(name) != doc.get(name))
         if not changed:
             return None
-        if self._info.subject in changed:
+        if self.info.subject in changed:
             self._move_secrets(doc, new)
         new["rev"], new["updated_at"] = doc["rev"] + 1, instant_text(now())
         return Draft(self._type, "update", new, doc["rev"], doc, current, record, changed)
@@ -149,6 +153,45 @@ class Drafter:
         """Draft the removal or the return of a record."""
         new = {**doc, "rev": doc["rev"] + 1, "updated_at": instant_text(now())}
         return Draft(self._type, action, new, doc["rev"], doc)
+
+    def value(self, name: str, stored: Any) -> Any:
+        """Return the value of a field that is stored as `stored`."""
+        return adapter(self._type, name).validate_python(stored, context={"trusted": True})
+
+    def touch(self, doc: Mapping[str, Any]) -> Draft:
+        """Draft a change of nothing but the revision, so that a history tells of what was done around a record."""
+        return self._rewritten(doc, doc)
+
+    def redirect(self, doc: Mapping[str, Any], to: Mapping[str, str], *, is_removed: bool) -> Draft:
+        """Draft a document in which every reference to some ids leads to another one: `to`, by the old id."""
+        new = dict(doc)
+        for spec in self.info.fields.values():
+            if spec.name in doc:
+                new[spec.name] = redirected(spec, doc[spec.name], to)
+        if self.info.subject and new.get(self.info.subject) != doc.get(self.info.subject):
+            self._move_secrets(doc, new)
+        return self._rewritten(doc, new, is_removed=is_removed)
+
+    def revert(self, doc: Mapping[str, Any], was: Mapping[str, Any], *, removed: bool, to_removed: bool) -> Draft:
+        """Draft the return of a document to how it was, exactly; what is checked is only what the store checks.
+
+        Args:
+            doc: The document as it is stored.
+            was: The document as it was.
+            removed: Whether it lies among the removed ones now.
+            to_removed: Whether it lay there then.
+        """
+        draft = self._rewritten(doc, was, is_removed=removed and to_removed)
+        if removed == to_removed:
+            return draft
+        return replace(draft, action="remove", record=None) if to_removed else replace(draft, action="restore")
+
+    def _rewritten(self, doc: Mapping[str, Any], new: Mapping[str, Any], *, is_removed: bool = False) -> Draft:
+        """Draft a document that takes the place of another one without being validated."""
+        changed = tuple(name for name in self.info.fields if new.get(name) != doc.get(name))
+        fresh = {**new, "rev": doc["rev"] + 1, "updated_at": instant_text(now())}
+        record = self._codec.record(self._type, self.info.plural, fresh)
+        return Draft(self._type, "update", fresh, doc["rev"], doc, None, record, changed, is_removed)
 
     def problems(self, raw: Mapping[str, Any], doc: Mapping[str, Any] | None) -> dict[str, str]:
         """Return what is wrong with raw values, by field, without drafting anything."""
@@ -174,7 +217,7 @@ class Drafter:
         context, values = self._context(changes, doc), {}
         problems = self._refusals(changes, own=doc["id"])
         for name, value in changes.items():
-            spec = self._info.fields.get(name)
+            spec = self.info.fields.get(name)
             if name in problems:
                 continue
             if spec is None:
@@ -188,7 +231,7 @@ class Drafter:
             else:
                 self._check_value(name, value, context, values, problems)
         if problems:
-            raise Invalid(problems, self._info.type)
+            raise Invalid(problems, self.info.type)
         return values
 
     def _check_value(
@@ -198,13 +241,13 @@ class Drafter:
             values[name] = adapter(self._type, name).validate_python(value, context=context)
         except ValidationError as error:
             for path, problem in invalid(error, self._type).problems.items():
-                problems[name if path == self._info.type else f"{name}.{path}"] = problem
+                problems[name if path == self.info.type else f"{name}.{path}"] = problem
 
     def _patched(self, doc: Mapping[str, Any], record: Record, values: Mapping[str, Any]) -> Doc:
         """Return the document with the known fields of the record put in; sealed ones that did not change stay."""
         fresh = self._codec.document(record)
         new = dict(doc)
-        for spec in self._info.fields.values():
+        for spec in self.info.fields.values():
             if spec.klass == "sensitive" and spec.name not in values:
                 continue
             if spec.name in fresh:
@@ -215,23 +258,23 @@ class Drafter:
 
     def _move_secrets(self, doc: Mapping[str, Any], new: Doc) -> None:
         """Open what was sealed under the former subject's key, so that it is sealed under the new one's."""
-        for spec in self._info.fields.values():
+        for spec in self.info.fields.values():
             if spec.klass == "sensitive" and isinstance(new.get(spec.name), str):
-                new[spec.name] = Secret("", self._codec.opened(self._info.plural, doc, spec.name))
+                new[spec.name] = Secret("", self._codec.opened(self.info.plural, doc, spec.name))
 
     def _says_nothing(self, name: str, value: Any) -> bool:
         """Return whether a raw value means that there is none."""
         if value is None or (isinstance(value, str) and not value):
             return True
-        spec = self._info.fields.get(name)
+        spec = self.info.fields.get(name)
         return spec is not None and spec.kind == "country" and str(value).casefold() in ("unspecified", "unknown")
 
     def _refusals(self, raw: Mapping[str, Any], own: str | None) -> dict[str, str]:
         """Return what is wrong, by field, with raw values that pydantic would take."""
         problems = {}
         for name, value in raw.items():
-            spec = self._info.fields.get(name)
-            if isinstance(value, Secret) and value.place not in (None, (self._info.type, own, name)):
+            spec = self.info.fields.get(name)
+            if isinstance(value, Secret) and value.place not in (None, (self.info.type, own, name)):
                 problems[name] = "is the secret of another record or field; reveal it and give the value"
             elif has_bad_text(value):
                 problems[name] = "holds a character that not every store can keep (U+0000, or half of a surrogate pair)"
@@ -244,25 +287,9 @@ class Drafter:
     def _not_a_field(self, name: str) -> str:
         if name in KEPT_BY_CRMKIT:
             return "is kept by crmkit and cannot be set"
-        return f"is not a field of {self._info.type}{self._info.nearest(name)}"
+        return f"is not a field of {self.info.type}{self.info.nearest(name)}"
 
 
 def _is_number(value: Any) -> bool:
     """Return whether a value would be taken for seconds since 1970."""
     return isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
-
-
-def references(spec: FieldSpec, value: Any) -> Iterator[tuple[str, str, str]]:
-    """Yield (field, target type, id) for every reference in the stored value of a field."""
-    if spec.kind == "reference" and spec.target and value:
-        yield spec.name, spec.target, value
-    elif spec.kind == "references" and spec.target:
-        for each in value or ():
-            yield spec.name, spec.target, each
-    elif spec.kind == "parts":
-        linked = [part for part in spec.parts if part.kind == "reference"]
-        rows = [value] if isinstance(value, Mapping) else value or ()
-        for number, row in enumerate(rows, 1):
-            for part in linked:
-                for name, target, id in references(part, row.get(part.name)):
-                    yield f"{spec.name}.{number}.{name}", target, id

@@ -7,6 +7,7 @@
     ├── NotFound         no such record, or no such workspace (also a KeyError)
     ├── Invalid          what was given is not allowed; all problems at once, by field (also a ValueError)
     ├── Refused          a rule or a plugin says no
+    │   └── ChangedSince     what should be undone was changed since
     ├── Unsupported      this version, system or store cannot do it
     ├── Locked           the keys of the workspace cannot be opened by this user
     ├── Damaged          bytes on disk are not what crmkit wrote
@@ -19,8 +20,10 @@ Messages name fields, files and rows; they never carry a value of a personal or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+NAMED = 10  # so many records are named in a message
 
 
 class CrmError(Exception):
@@ -85,6 +88,24 @@ class Invalid(CrmError, ValueError):
 
 class Refused(CrmError):
     """A rule or a plugin does not allow this."""
+
+
+class ChangedSince(Refused):
+    """What should be undone was changed since, or something refers to it now.
+
+    Attributes:
+        records: What is in the way, as (type, id).
+    """
+
+    def __init__(self, records: Sequence[tuple[str, str]], what: str) -> None:
+        self.records = tuple(records)
+        self.what = what
+        named = ", ".join(f"{type} {id}" for type, id in self.records[:NAMED])
+        more = f" and {len(self.records) - NAMED:,} more" if len(self.records) > NAMED else ""
+        super().__init__(f"nothing was undone: {what}: {named}{more}; skip_changed leaves out what this is about")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChangedSince, (self.records, self.what)
 
 
 class Unsupported(CrmError):

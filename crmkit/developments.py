@@ -1,0 +1,149 @@
+"""What came of the records since an instant: what entered, left, moved, slipped, grew or shrank, by whom and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from crmkit.codec import REMOVED
+from crmkit.history import History, instant
+from crmkit.past import Past
+from crmkit.schema import FieldSpec, RecordInfo
+
+if TYPE_CHECKING:
+    from crmkit.store.base import Doc, Logged, Step, Store
+
+STEPS_OF_A_LIFE = ("stage", "status", "pipeline")  # fields that a record moves through, also where they are plain text
+NUMBERS = ("integer", "number", "decimal")
+
+
+@dataclass(frozen=True)
+class Development:
+    """One thing that came of one record. Its text shows no value.
+
+    Attributes:
+        what: entered, left, moved (through stages or other choices), slipped (a date went later), grew, shrank, or
+            changed.
+        type: The record type.
+        id: The record.
+        field: The field; empty for what entered or left.
+        before: Its value then, as the record showed it; None where it was empty.
+        after: Its value now.
+        at: When it was done last (UTC).
+        actor: By whom.
+        reason: Why, or empty.
+    """
+
+    what: str
+    type: str
+    id: str
+    field: str
+    before: Any = field(repr=False)
+    after: Any = field(repr=False)
+    at: datetime
+    actor: str
+    reason: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Developments:
+    """What came of the records since an instant.
+
+    Attributes:
+        since: The instant.
+        rows: What happened, in the order of the records' ids.
+    """
+
+    since: datetime
+    rows: tuple[Development, ...]
+
+    @property
+    def table(self) -> list[dict[str, Any]]:
+        """The rows as plain mappings, for a DataFrame."""
+        return [dict(vars(row)) for row in self.rows]
+
+    def __iter__(self) -> Iterator[Development]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        counts = Counter((row.type, row.what) for row in self.rows)
+        told = ", ".join(f"{count:,} {type} {what}" for (type, what), count in sorted(counts.items()))
+        return f"<Since {self.since.isoformat()}: {told or 'nothing changed'}>"
+
+
+class Comparison:
+    """Compares the records of an instant with those of now.
+
+    Args:
+        past: The instant.
+        store: The records as they are now.
+        history: Shows values and reasons.
+        known: The record types to look at, by their plural.
+    """
+
+    def __init__(self, past: Past, store: Store, history: History, known: Mapping[str, RecordInfo]) -> None:
+        self._past = past
+        self._store = store
+        self._history = history
+        self._known = known
+
+    def developments(self) -> Developments:
+        """Return what came of the records, in the order of their ids."""
+        touched = sorted(self._past.touched(), key=lambda each: each[0])
+        rows = (row for id, steps, was in touched for row in self._of_record(id, steps, was))
+        return Developments(self._past.at, tuple(rows))
+
+    def _of_record(
+        self, id: str, steps: list[tuple[Logged, Step]], was: tuple[str, Doc] | None
+    ) -> Iterator[Development]:
+        known = next(
+            (self._known[name] for _, step in steps if (name := step.collection.removesuffix(REMOVED)) in self._known),
+            None,
+        )
+        if known is None:
+            return
+        then = was[1] if was is not None and was[0] == known.plural else None
+        now = self._store.get(known.plural, id)
+        if then is None and now is None:
+            return
+        if then is None or now is None:
+            newest = steps[0][0] if now is None else next(logged for logged, step in steps if step.to == known.plural)
+            yield self._development("entered" if then is None else "left", known, id, "", None, None, newest)
+            return
+        for spec in known.fields.values():
+            before, after = then.get(spec.name), now.get(spec.name)
+            if before != after:
+                newest = next((logged for logged, step in steps if spec.name in step.changed), steps[0][0])
+                shown = (self._history.shown(known.plural, doc, (spec.name,)).get(spec.name) for doc in (then, now))
+                yield self._development(_what(spec, before, after), known, id, spec.name, *shown, newest)
+
+    def _development(
+        self, what: str, known: RecordInfo, id: str, field: str, before: Any, after: Any, logged: Logged
+    ) -> Development:
+        meta = logged.meta
+        reason = self._history.reason(meta)
+        return Development(
+            what, known.type, id, field, before, after, instant(meta), str(meta.get("actor", "")), reason
+        )
+
+
+def _what(spec: FieldSpec, before: Any, after: Any) -> str:
+    """Return what became of the stored value of a field."""
+    if spec.kind in ("choice", "choices") or spec.name in STEPS_OF_A_LIFE:
+        return "moved"
+    if before is None or after is None:
+        return "changed"
+    if spec.kind in ("date", "instant"):
+        return "slipped" if after > before else "changed"
+    if spec.kind == "money" and before["currency"] == after["currency"]:
+        return "grew" if after["minor"] > before["minor"] else "shrank"
+    if spec.kind in NUMBERS:
+        return "grew" if Decimal(after) > Decimal(before) else "shrank"
+    return "changed"

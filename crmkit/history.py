@@ -1,0 +1,291 @@
+"""History: what happened to a record, and what was done together, told from the log of the store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from crmkit.codec import REMOVED, SEALED, RecordCodec
+from crmkit.errors import Damaged, Invalid, NotFound
+from crmkit.fields import MASK, Secret
+from crmkit.query import Page, check_limit
+from crmkit.records import Record
+from crmkit.schema import adapter, info
+
+if TYPE_CHECKING:
+    from crmkit.store.base import Doc, Logged, Step, Store
+
+NOT_TOLD = ("id", "rev", "created_at", "updated_at")  # what every write changes, or none
+SET_BACK = timedelta(days=1)  # how far the clock of a machine may be set back while a batch is written
+
+
+@dataclass(frozen=True)
+class HistoryEntry:
+    """What one commit did to one record. Its text shows no value.
+
+    Attributes:
+        commit: The number of the commit.
+        at: When (UTC).
+        actor: Who.
+        reason: Why, or empty.
+        cause: The id of the edit, transaction, import, merge or undo that it was part of.
+        action: add, update, remove, restore, merge or undo.
+        fields: The names of the fields that changed.
+        before: Their values before, as the record shows them: sensitive ones masked. What was empty is left out, and
+            so is everything that an early version did not keep.
+        after: Their values afterwards.
+    """
+
+    commit: int
+    at: datetime
+    actor: str
+    reason: str = field(repr=False)
+    cause: str
+    action: str
+    fields: tuple[str, ...]
+    before: Mapping[str, Any] = field(repr=False)
+    after: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What was done together, under one cause; `CRM.undo` takes it back.
+
+    Attributes:
+        id: Names the cause.
+        at: When its newest commit was made (UTC).
+        actor: Who.
+        reason: Why, or empty.
+        kind: edit, transaction, import, merge or undo.
+        count: How many records it touched.
+        types: How many of each record type.
+        undone: Whether it was undone, and that undo was not.
+    """
+
+    id: str
+    at: datetime
+    actor: str
+    reason: str = field(repr=False)
+    kind: str
+    count: int
+    types: Mapping[str, int]
+    undone: bool
+
+
+class History:
+    """Tells what happened to the records of one store.
+
+    Args:
+        store: Whose log is read.
+        codec: Opens what is sealed.
+        type_of: Returns the record type of a collection, or None where its plugin is absent.
+        open_reason: Opens the sealed reason of a cause.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: RecordCodec,
+        type_of: Callable[[str], type[Record] | None],
+        open_reason: Callable[[str, str], str],
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._type_of = type_of
+        self._open_reason = open_reason
+
+    def entries(self, id: str, limit: int, after: str | None) -> Page[HistoryEntry]:
+        """Return one page of what happened to a record, newest first.
+
+        Raises:
+            NotFound: There never was a record with this id.
+            Invalid: The limit or the cursor is wrong.
+        """
+        check_limit(limit)
+        below = _place(after)
+        entries: list[HistoryEntry] = []
+        nothing = True
+        for logged, step, doc in self._versions(id):
+            nothing = False
+            if below is None or logged.seq < below:
+                if len(entries) == limit:
+                    return Page(entries, str(entries[-1].commit))
+                entries.append(self._entry(logged, step, doc))
+        if nothing:
+            raise NotFound("no record has, or had, the id that was given")
+        return Page(entries)
+
+    def batches(self, limit: int) -> list[Batch]:
+        """Return what was done together, newest first."""
+        check_limit(limit)
+        found: dict[str, _Gathered] = {}
+        undone = Undone()
+        for logged in self._store.commits(newest_first=True):
+            undone.note(logged)
+            steps = [step for step in logged.steps if not step.collection.startswith(".")]
+            if not steps:
+                continue
+            cause = str(logged.meta.get("cause"))
+            if cause in found or len(found) < limit:
+                found.setdefault(cause, _Gathered(logged)).records.update(
+                    (step.id, self._type_name(step.collection)) for step in steps
+                )
+            elif all(made_before(logged, each) for each in found):
+                break
+        return [self._batch(cause, each, undone) for cause, each in found.items()]
+
+    def reason(self, meta: Mapping[str, Any]) -> str:
+        """Return why a commit was made, opened for display; empty where nobody said."""
+        return self._open_reason(meta["reason"], meta["cause"]) if meta.get("reason") else ""
+
+    def shown(self, collection: str, doc: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+        """Return fields of a document as its record shows them; those that it has not are left out."""
+        return {name: self._shown(collection, doc, name) for name in names if doc.get(name) is not None}
+
+    # ------------------------------------------------------------------ parts
+
+    def _versions(self, id: str) -> Iterator[tuple[Logged, Step, Doc | None]]:
+        """Yield every step of a record, newest first, with the document that it left; None where that is not known."""
+        walk = self._store.commits(about=id, newest_first=True)
+        first = next(walk, None)
+        if first is None:
+            return
+        with self._store.lock():  # for a moment: log and document must be of one and the same time
+            newer = list(self._store.commits(first.seq, about=id, newest_first=True))
+            doc = current(self._store, (newer or [first])[0].steps[-1])
+        known = True
+        for logged in chain(newer, [first], walk):
+            for step in reversed(logged.steps):
+                yield logged, step, doc if known else None
+                known = known and step.before is not None
+                was = unwound(self._codec, step, doc) if known else None
+                doc = was[1] if was else None
+
+    def _entry(self, logged: Logged, step: Step, doc: Doc | None) -> HistoryEntry:
+        changed = {"add": tuple(doc or ()), "delete": tuple(step.before or ())}.get(step.action, step.changed)
+        names = tuple(name for name in changed if name not in NOT_TOLD and not name.startswith("_"))
+        was = unwound(self._codec, step, doc) if step.before is not None else None
+        meta = logged.meta
+        return HistoryEntry(
+            commit=logged.seq,
+            at=instant(meta),
+            actor=str(meta.get("actor", "")),
+            reason=self.reason(meta),
+            cause=str(meta.get("cause", "")),
+            action=_action(meta, step),
+            fields=names,
+            before=self.shown(was[0], was[1], names) if was else {},
+            after=self.shown(step.to, doc, names) if doc else {},
+        )
+
+    def _shown(self, collection: str, doc: Mapping[str, Any], name: str) -> Any:
+        record_type, value = self._type_of(collection), doc[name]
+        if record_type is None or name not in record_type.model_fields:
+            return Secret(MASK * 6) if isinstance(value, str) and value.startswith(SEALED) else value
+        try:
+            if info(record_type).fields[name].klass == "sensitive":
+                return self._codec.secret(collection, doc, name)
+            return adapter(record_type, name).validate_python(value, context={"trusted": True})
+        except (Damaged, ValidationError):  # its key is gone, or the type has changed since
+            return Secret(MASK * 6)
+
+    def _batch(self, cause: str, gathered: _Gathered, undone: Undone) -> Batch:
+        meta = gathered.newest.meta
+        return Batch(
+            id=cause,
+            at=instant(meta),
+            actor=str(meta.get("actor", "")),
+            reason=self.reason(meta),
+            kind=str(meta.get("kind", "edit")),
+            count=len(gathered.records),
+            types=dict(Counter(gathered.records.values())),
+            undone=cause in undone,
+        )
+
+    def _type_name(self, collection: str) -> str:
+        record_type = self._type_of(collection)
+        return info(record_type).type if record_type else collection.removesuffix(REMOVED)
+
+
+@dataclass
+class _Gathered:
+    """The newest commit of a cause, and the record types by id that the cause touched."""
+
+    newest: Logged
+    records: dict[str, str] = field(default_factory=dict)
+
+
+class Undone:
+    """Which causes were undone, learned from commits that are noted newest first."""
+
+    def __init__(self) -> None:
+        self._causes: set[str] = set()
+
+    def note(self, logged: Logged) -> None:
+        """Take in a commit; an undo that was itself undone does not count."""
+        if "undoes" in logged.meta and logged.meta["cause"] not in self._causes:
+            self._causes.add(logged.meta["undoes"])
+
+    def __contains__(self, cause: str) -> bool:
+        return cause in self._causes
+
+
+def current(store: Store, step: Step) -> Doc | None:
+    """Return the document that the newest step about it left, or None where it was deleted for good."""
+    doc = store.get(step.to, step.id) if step.to else None
+    return None if doc is None else dict(doc)
+
+
+def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] | None:
+    """Return where a document was before a step, and how; None where there was none.
+
+    Args:
+        codec: Opens personal fields.
+        step: What was done; its `before` is known.
+        doc: The document that it left, in memory form.
+    """
+    if step.action == "add":
+        return None
+    assert step.before is not None
+    kept = {name: value for name, value in (doc or {}).items() if name not in step.changed}
+    was = {**kept, **step.before}
+    return step.collection, {**kept, **codec.open(step.collection, dict(step.before), was)}
+
+
+def instant(meta: Mapping[str, Any]) -> datetime:
+    """Return when a commit was made (UTC)."""
+    return datetime.fromisoformat(meta["at"])
+
+
+def made_before(logged: Logged, cause: str) -> bool:
+    """Return whether a commit was certainly made before the first one of a cause, whose id tells its time."""
+    from ulid import ULID  # imports package metadata, which `import crmkit` can do without
+
+    try:
+        started = ULID.from_str(cause).datetime.astimezone(UTC)
+    except ValueError:  # not one of ours
+        return False
+    return "at" in logged.meta and instant(logged.meta) < started - SET_BACK
+
+
+def _action(meta: Mapping[str, Any], step: Step) -> str:
+    if meta.get("kind") in ("merge", "undo"):
+        return str(meta["kind"])
+    if step.action == "move":
+        return "remove" if step.to.endswith(REMOVED) else "restore"
+    return {"add": "add", "change": "update", "delete": "remove"}[step.action]
+
+
+def _place(after: str | None) -> int | None:
+    """Return the commit below which a page begins."""
+    if after is None:
+        return None
+    if not isinstance(after, str) or not after.isdecimal():
+        raise Invalid({"after": "must be Page.next of the page before"})
+    return int(after)

@@ -1,0 +1,220 @@
+"""The time machine: the records as they were at an instant, read-only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from crmkit.binding import Binder
+from crmkit.codec import RecordCodec
+from crmkit.errors import Invalid, NotFound, Refused
+from crmkit.history import current, unwound
+from crmkit.query import ALL, Condition, check_limit
+from crmkit.records import Record, now
+from crmkit.schema import info
+from crmkit.store import predicate
+from crmkit.values import instant_text
+
+if TYPE_CHECKING:
+    from crmkit.store.base import Doc, Logged, Step, Store
+
+R = TypeVar("R", bound=Record)
+Known = tuple[type[R], Binder]
+"""A record type, and what binds conditions on it."""
+
+
+class Past:
+    """All records as they were at an instant; ``crm.at(instant).customers`` are the customers of then.
+
+    Making one reads every commit since the instant, and keeps before-images in memory: it costs what happened since,
+    whatever the size of the workspace. What is saved later does not change it.
+
+    Args:
+        store: Whose records.
+        codec: Opens before-images.
+        find_type: Returns a record type, given as class, name or plural, and its binder; raises `NotFound`.
+        at: The instant.
+
+    Attributes:
+        at: The instant.
+
+    Raises:
+        Invalid: The instant has no time zone, or is in the future.
+        Refused: It lies before what is known: an early version of crmkit kept no history.
+    """
+
+    def __init__(self, store: Store, codec: RecordCodec, find_type: Callable[[Any], Known[Any]], at: datetime) -> None:
+        if not isinstance(at, datetime) or at.tzinfo is None:
+            raise Invalid({"instant": "must be a time with a time zone, for example datetime.now(UTC)"})
+        if at > now():
+            raise Invalid({"instant": "is in the future; what will be is not known"})
+        self.at = at
+        self._store = store
+        self._codec = codec
+        self._find_type = find_type
+        self._seq = 0
+        self._steps: dict[str, list[tuple[Logged, Step]]] = {}
+        self._were: dict[str, tuple[str, Doc] | None] = {}
+        self._learn(self._since())
+
+    def __repr__(self) -> str:
+        return f"<Past: the records as of {self.at.isoformat()}>"
+
+    def __getitem__(self, which: type[R] | str) -> PastCollection[R]:
+        """Return the records of one type, given as its class, name or plural.
+
+        Raises:
+            NotFound: No plugin contributes such a type.
+        """
+        return PastCollection(self, *self._find_type(which))
+
+    def __getattr__(self, name: str) -> PastCollection[Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except NotFound as error:
+            raise AttributeError(str(error)) from None
+
+    def get(self, which: type[R] | str, id: str) -> R | None:
+        """Return a record as it was, or None where there was none; `which` is its class, type or plural."""
+        found: PastCollection[R] = self[which]
+        return found.get(id)
+
+    # ------------------------------------------------------------------ what the collections ask for
+
+    def document(self, collection: str, id: str) -> Mapping[str, Any] | None:
+        """Return a document as it was, or None."""
+        doc = self._store.get(collection, id)  # before looking whether it is still as it was
+        self._catch_up()
+        if id not in self._were:
+            return doc
+        was = self._were[id]
+        return was[1] if was is not None and was[0] == collection else None
+
+    def documents(self, collection: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the documents of a collection as they were, in the order of their ids."""
+        stored = list(self._store.scan(collection))
+        self._catch_up()
+        were = [was[1] for was in self._were.values() if was is not None and was[0] == collection]
+        untouched = (doc for doc in stored if doc["id"] not in self._were)
+        yield from sorted((*untouched, *were), key=lambda doc: str(doc["id"]))
+
+    def touched(self) -> Iterator[tuple[str, list[tuple[Logged, Step]], tuple[str, Doc] | None]]:
+        """Yield what was written since: the id, every step, newest first, and where and how it was."""
+        self._catch_up()
+        for id, steps in self._steps.items():
+            yield id, steps, self._were[id]
+
+    def record(self, record_type: type[R], doc: Mapping[str, Any]) -> R:
+        """Return the record of a document."""
+        record: R = self._codec.record(record_type, info(record_type).plural, doc)
+        return record
+
+    def opened(self, collection: str, doc: Mapping[str, Any], name: str) -> str:
+        """Return the plain value of a sensitive field, for an exact match."""
+        return str(self._codec.opened(collection, doc, name))
+
+    # ------------------------------------------------------------------ parts
+
+    def _since(self) -> list[Logged]:
+        """Return the commits since the instant, newest first; remember the last one before."""
+        text, since = instant_text(self.at), []
+        for logged in self._store.commits(newest_first=True):
+            if str(logged.meta.get("at", "")) <= text:
+                self._seq = logged.seq
+                break
+            since.append(logged)
+        return since
+
+    def _catch_up(self) -> None:
+        if self._store.seq() != self._seq:
+            self._learn([])
+
+    def _learn(self, commits: list[Logged]) -> None:
+        """Learn how everything was that some commits have written, newest first, and those made after them."""
+        with self._store.lock():  # for a moment: log and documents must be of one and the same time
+            commits = [*self._store.commits(commits[0].seq if commits else self._seq, newest_first=True), *commits]
+            new: dict[str, list[tuple[Logged, Step]]] = {}
+            for logged in commits:
+                for step in reversed(logged.steps):
+                    new.setdefault(step.id, []).append((logged, step))
+            docs = {id: current(self._store, steps[0][1]) for id, steps in new.items()}
+        for id, steps in new.items():
+            if id not in self._were:
+                self._were[id] = self._before(steps, docs[id])
+            self._steps[id] = [*steps, *self._steps.get(id, ())]
+        if commits:
+            self._seq = commits[0].seq
+
+    def _before(self, steps: list[tuple[Logged, Step]], doc: Doc | None) -> tuple[str, Doc] | None:
+        was = None if doc is None else ("", doc)
+        for logged, step in steps:
+            if step.before is None:
+                known = instant_text(datetime.fromisoformat(logged.meta["at"]))
+                raise Refused(f"what was before {known} is not known; it was saved without a history")
+            was = unwound(self._codec, step, was[1] if was else None)
+        return was
+
+
+class PastCollection(Generic[R]):
+    """The records of one type as they were at an instant.
+
+    Args:
+        past: The instant.
+        record_type: The type.
+        binder: Checks conditions.
+    """
+
+    def __init__(self, past: Past, record_type: type[R], binder: Binder) -> None:
+        self._past = past
+        self._type = record_type
+        self._plural = info(record_type).plural
+        self._binder = binder
+
+    def __repr__(self) -> str:
+        return f"<{self._plural} as of {self._past.at.isoformat()}>"
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._past.documents(self._plural))
+
+    def __iter__(self) -> Iterator[R]:
+        """Yield every record, in the order of their ids."""
+        for doc in self._past.documents(self._plural):
+            yield self._past.record(self._type, doc)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and self._past.document(self._plural, id) is not None
+
+    def __getitem__(self, id: str) -> R:
+        record = self.get(id)
+        if record is None:
+            raise NotFound(f"there was no such {info(self._type).type} then")
+        return record
+
+    def get(self, id: str) -> R | None:
+        """Return the record with this id as it was, or None where there was none."""
+        doc = self._past.document(self._plural, id)
+        return None if doc is None else self._past.record(self._type, doc)
+
+    def find(self, where: Condition | None = None, *, limit: int = ALL) -> list[R]:
+        """Return the records that met a condition, in the order of their ids; every record of then is looked at.
+
+        Args:
+            where: Made with `F`; None for all.
+            limit: The most records to return.
+
+        Raises:
+            Invalid: A field is unknown, a value does not fit it, or the limit is wrong.
+        """
+        check_limit(limit)
+        bound, sealed = self._binder.condition(where)
+        accepts, opened = predicate(bound), self._past.opened
+        found = []
+        for doc in self._past.documents(self._plural):
+            if accepts(doc) and all(opened(self._plural, doc, match.field) in match.values for match in sealed):
+                found.append(self._past.record(self._type, doc))
+                if len(found) == limit:
+                    break
+        return found
