@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakSet
 from zoneinfo import ZoneInfo
 
 from crmkit.binding import Binder
@@ -68,18 +69,25 @@ class CRM:
         self._user = user_name()
         self._vault = Vault.unlock(workspace.keys)
         self._codec = RecordCodec(self._vault)
-        self._store = TinyStore(workspace.data, self._codec)
         self._registry = Registry([Customer], frozenset(super().__dir__()), strict=strict)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(self._vault.close)
+            self._load_plugins()  # before the store is read: their types say what is kept packed
+            self._store = TinyStore(workspace.data, self._codec, lazy=self._lazy())
+            on_failure.pop_all()
         self._committer = Committer(
             self, self._store, self._codec, self._registry, lambda: self.actor, self._sealed_reason
         )
         self._history = History(self._store, self._codec, self._type_of, self._opened_reason)
         self._undo = Undo(self._store, self._codec, self._committer)
         self._merger = Merger(self._store, self._codec, self._committer)
+        self._watches: WeakSet[Watch] = WeakSet()
         self._collections: dict[str, Collection[Any]] = {}
         self._binders: dict[str, Binder] = {}
         try:
-            self._load_plugins(plugins)
+            self._take_types()
+            for plugin in plugins:
+                self.register(plugin)
         except BaseException:
             self.close()
             raise
@@ -96,7 +104,9 @@ class CRM:
         self.close()
 
     def close(self) -> None:
-        """Close the files and drop the keys; the handle cannot be used afterwards."""
+        """Stop watching, close the files and drop the keys; the handle cannot be used afterwards."""
+        for watch in self._watches:
+            watch.stop()
         self._store.close()
         self._vault.close()
 
@@ -129,15 +139,17 @@ class CRM:
             raise Invalid({"plugin": state.reason}, registered)
         return registered
 
-    def _load_plugins(self, objects: Iterable[object]) -> None:
+    def _load_plugins(self) -> None:
         for dotted in DEFAULT_PLUGINS:
             self._registry.load_default(dotted)
         for requirement in self.profile.plugins:
             self._registry.load_entry_point(requirement)
         self._load_files()
-        self._take_types()
-        for plugin in objects:
-            self.register(plugin)
+
+    def _lazy(self) -> frozenset[str]:
+        """Return the collections that are kept packed."""
+        lazy = [known.plural for each in self._registry.contributions("crm_record_types") if (known := info(each)).lazy]
+        return frozenset([*lazy, *(plural + REMOVED for plural in lazy)])
 
     def _load_files(self) -> None:
         sources, trusted = self.workspace.sources(), self._vault.trusted_code()
@@ -170,8 +182,8 @@ class CRM:
         self._codec.know(known)
         self._committer.know(known, drafter)
         unique = tuple(spec.name for spec in known.fields.values() if spec.unique)
-        self._store.register(known.plural, unique=unique, text=search_text)
-        self._store.register(known.plural + REMOVED)
+        self._store.register(known.plural + REMOVED, lazy=known.lazy)
+        self._store.register(known.plural, unique=unique, text=search_text, lazy=known.lazy)
         self._binders[known.type] = binder
         self._collections[known.type] = Collection(
             record_type, self._store, self._codec, self._committer, drafter, binder, self._merger, self.grid
@@ -399,7 +411,7 @@ class CRM:
             callback: Gets the changes since the last look, oldest first.
             every: Seconds between two looks.
         """
-        return Watch(self._store, callback, partial(self._failed_watch, "watch", callback), every).start()
+        return self._watching("watch", callback, every, None)
 
     def follow(self, name: str, handle: Callable[[list[Change]], object], *, every: float = EVERY) -> Watch:
         """Tell `handle` every change from now on, at least once, also those made while nobody looked.
@@ -415,11 +427,15 @@ class CRM:
         if not isinstance(name, str) or not name.strip():
             raise Invalid({"name": "must not be blank; it is what the place is kept under"})
         cursor = Cursor(self._store, name, lambda: self.actor)
-        failed = partial(self._failed_watch, "follow", handle)
-        return Watch(self._store, handle, failed, every, cursor).start()
+        return self._watching("follow", handle, every, cursor)
 
-    def _failed_watch(self, what: str, callback: Callable[..., object], error: BaseException) -> None:
-        self.record_failure(getattr(callback, "__module__", "") or "notebook", what, error)
+    def _watching(
+        self, what: str, callback: Callable[[list[Change]], object], every: float, cursor: Cursor | None
+    ) -> Watch:
+        whose = getattr(callback, "__module__", None) or "notebook"
+        watch = Watch(self._store, callback, partial(self.record_failure, whose, what), every, cursor).start()
+        self._watches.add(watch)
+        return watch
 
     # ------------------------------------------------------------------ history
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -42,11 +43,11 @@ class Development:
     type: str
     id: str
     field: str
-    before: Any = field(repr=False)
-    after: Any = field(repr=False)
+    before: Any = dataclasses.field(repr=False)
+    after: Any = dataclasses.field(repr=False)
     at: datetime
     actor: str
-    reason: str = field(repr=False)
+    reason: str = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -115,23 +116,24 @@ class Comparison:
             return
         if then is None or now is None:
             newest = steps[0][0] if now is None else next(logged for logged, step in steps if step.to == known.plural)
-            yield self._development("entered" if then is None else "left", known, id, "", None, None, newest)
+            yield self._development("entered" if then is None else "left", known, id, "", (None, None), newest)
             return
         for spec in known.fields.values():
             before, after = then.get(spec.name), now.get(spec.name)
             if before != after:
                 newest = next((logged for logged, step in steps if spec.name in step.changed), steps[0][0])
-                shown = (self._history.shown(known.plural, doc, (spec.name,)).get(spec.name) for doc in (then, now))
-                yield self._development(_what(spec, before, after), known, id, spec.name, *shown, newest)
+                shown = self._shown(known, then, spec), self._shown(known, now, spec)
+                yield self._development(_what(spec, before, after), known, id, spec.name, shown, newest)
+
+    def _shown(self, known: RecordInfo, doc: Mapping[str, Any], spec: FieldSpec) -> Any:
+        return self._history.shown(known.plural, doc, (spec.name,)).get(spec.name)
 
     def _development(
-        self, what: str, known: RecordInfo, id: str, field: str, before: Any, after: Any, logged: Logged
+        self, what: str, known: RecordInfo, id: str, field: str, values: tuple[Any, Any], logged: Logged
     ) -> Development:
         meta = logged.meta
         reason = self._history.reason(meta)
-        return Development(
-            what, known.type, id, field, before, after, instant(meta), str(meta.get("actor", "")), reason
-        )
+        return Development(what, known.type, id, field, *values, instant(meta), str(meta.get("actor", "")), reason)
 
 
 def _what(spec: FieldSpec, before: Any, after: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -181,17 +181,19 @@ class Drafter:
             removed: Whether it lies among the removed ones now.
             to_removed: Whether it lay there then.
         """
-        draft = self._rewritten(doc, was, is_removed=removed and to_removed)
         if removed == to_removed:
-            return draft
-        return replace(draft, action="remove", record=None) if to_removed else replace(draft, action="restore")
+            return self._rewritten(doc, was, is_removed=removed)
+        return self._rewritten(doc, was, "remove" if to_removed else "restore")
 
-    def _rewritten(self, doc: Mapping[str, Any], new: Mapping[str, Any], *, is_removed: bool = False) -> Draft:
+    def _rewritten(
+        self, doc: Mapping[str, Any], new: Mapping[str, Any], action: Action = "update", *, is_removed: bool = False
+    ) -> Draft:
         """Draft a document that takes the place of another one without being validated."""
         changed = tuple(name for name in self.info.fields if new.get(name) != doc.get(name))
         fresh = {**new, "rev": doc["rev"] + 1, "updated_at": instant_text(now())}
-        record = self._codec.record(self._type, self.info.plural, fresh)
-        return Draft(self._type, "update", fresh, doc["rev"], doc, None, record, changed, is_removed)
+        is_shown = action == "update" or (action == "restore" and changed)
+        record = self._codec.record(self._type, self.info.plural, fresh) if is_shown else None
+        return Draft(self._type, action, fresh, doc["rev"], doc, None, record, changed, is_removed)
 
     def problems(self, raw: Mapping[str, Any], doc: Mapping[str, Any] | None) -> dict[str, str]:
         """Return what is wrong with raw values, by field, without drafting anything."""

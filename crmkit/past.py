@@ -122,7 +122,7 @@ class Past:
         """Return the commits since the instant, newest first; remember the last one before."""
         text, since = instant_text(self.at), []
         for logged in self._store.commits(newest_first=True):
-            if str(logged.meta.get("at", "")) <= text:
+            if "at" in logged.meta and logged.meta["at"] <= text:
                 self._seq = logged.seq
                 break
             since.append(logged)

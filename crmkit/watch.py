@@ -51,6 +51,7 @@ class Watch:
         self._every = every
         self._cursor = cursor
         self._seen = store.seq() if cursor is None else cursor.seq
+        self._failures = 0  # one after the other
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> Watch:
@@ -68,37 +69,33 @@ class Watch:
             self._task = None
 
     def look(self) -> bool:
-        """Tell the callback what changed since the last look.
-
-        Returns:
-            Whether all is told: False where the callback failed. Without a saved place it will not be told again.
-        """
+        """Tell the callback what changed since the last look; return whether anything did."""
         seq = self._store.seq()
         if seq == self._seen:
-            return True
+            return False
         new = changes(self._store, self._seen)
+        newest = max([seq, *(change.seq for change in new[-1:])])
         try:
             if new:
                 self._callback(new)
         except Exception as error:  # noqa: BLE001  # a callback may fail in any way; it is recorded
+            self._failures += 1
             self._failed(error)
             if self._cursor is None:
-                self._seen = seq
-            return False
-        self._seen = max([seq, *(change.seq for change in new[-1:])])
-        if new and self._cursor is not None:
-            self._seen = self._cursor.save(self._seen)
-        return True
+                self._seen = newest
+            return True
+        self._failures = 0
+        self._seen = self._cursor.save(newest) if new and self._cursor is not None else newest
+        return bool(new)
 
     async def _run(self) -> None:
-        wait = self._every
         while True:
             try:
-                wait = self._every if self.look() else min(2 * wait, PATIENCE)
-            except Exception as error:  # noqa: BLE001  # the store is busy, perhaps; or the task would end without a word
+                self.look()
+            except Exception as error:  # noqa: BLE001  # the store is busy, perhaps; the next look may do
+                self._failures += 1
                 self._failed(error)
-                wait = min(2 * wait, PATIENCE)
-            await asyncio.sleep(wait)
+            await asyncio.sleep(min(self._every * 2 ** min(self._failures, 20), max(self._every, PATIENCE)))
 
 
 class Cursor:

@@ -24,7 +24,7 @@ class Screen(ipywidgets.VBox):
         self._name = name
         self.add_class("crm-app")
         self.crm = crm
-        self.watcher = live.ChangeWatcher(crm, self.refresh).start()
+        self.watcher = crm.watch(lambda _: self.refresh())
         self._patience = _later(PATIENCE, self._say_missing)
         self._notice: Any = None
         live.register(self)

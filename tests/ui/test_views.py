@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,50 +120,6 @@ def test_changes_of_others_arrive(crm: crmkit.CRM, ada: Any, drive: Any, sent: l
     assert app.watcher.look()
     assert {"type": "stale"} in sent
     assert drive(grid, "window", gen=1, start=0, count=1)[0]["rows"][0]["cells"][0] == "Ada King"
-
-
-def test_watcher_goes_on_after_an_error(crm: crmkit.CRM) -> None:
-    """An error is kept, and the next change is applied; the control without the guard ends at the first one."""
-
-    async def run(guarded: bool) -> int:
-        calls: list[int] = []
-
-        def apply() -> None:
-            calls.append(1)
-            if len(calls) == 1:
-                raise RuntimeError("broken")
-
-        watcher = live.ChangeWatcher(crm, apply, every=0.01)
-        if not guarded:
-            watcher._run = watcher._unguarded  # type: ignore[attr-defined,method-assign]
-        watcher.start()
-        for number in range(1, 3):
-            crm.customers.add(name=f"N{number}")
-            await until(lambda wanted=number: len(calls) >= wanted or done(watcher))
-        if done(watcher):
-            watcher._task.exception()  # type: ignore[union-attr]  # looked at, so that asyncio does not complain
-        watcher.stop()
-        return len(calls)
-
-    async def unguarded(self: Any) -> None:
-        while True:
-            self.look()
-            await asyncio.sleep(0.01)
-
-    def done(watcher: live.ChangeWatcher) -> bool:
-        return watcher._task is not None and watcher._task.done()
-
-    async def until(condition: Any) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                await asyncio.sleep(0.01)
-
-    live.ChangeWatcher._unguarded = unguarded  # type: ignore[attr-defined]
-    try:
-        assert asyncio.run(run(guarded=True)) == 2
-        assert asyncio.run(run(guarded=False)) == 1
-    finally:
-        del live.ChangeWatcher._unguarded  # type: ignore[attr-defined]
 
 
 def test_traits_and_reprs_hold_no_value(crm: crmkit.CRM, ada: Any, drive: Any, keep: Keep) -> None:
