@@ -25,7 +25,7 @@ from crmkit.store.frames import FORMAT, Frame, Operation, copied, read_finished
 SMALLEST = 4_000_000
 """Bytes that a journal must have before compaction is worth while."""
 
-_DOCUMENTS = 128  # in one line of a snapshot, so that their common names are read once
+DOCUMENTS = 128  # in one line of a snapshot, so that their common names are read once
 _BUFFER = 1 << 20
 
 Place = tuple[str, str]
@@ -71,7 +71,7 @@ class Compaction:
                     first = frame.seq - 1
                     log.write(copied(first, [["m", self._meta(self._old)]]))
                 fates.take(frame)
-                log.write(copied(frame.seq, [_condensed(operation) for operation in frame.operations]))
+                log.write(copied(frame.seq, [condensed(operation) for operation in frame.operations]))
             if not log.lines:
                 log.write(copied(first, [["m", self._meta(self._old)]]))
             log.end(self._seq)
@@ -117,7 +117,7 @@ class Compaction:
         for collection, doc in self._documents(fates, again):
             docs = waiting[collection]
             docs.append(doc)
-            if len(docs) == _DOCUMENTS:
+            if len(docs) == DOCUMENTS:
                 yield collection, docs
                 waiting[collection] = []
         yield from ((collection, docs) for collection, docs in waiting.items() if docs)
@@ -180,7 +180,7 @@ def born(operation: Operation) -> Iterator[tuple[str, Doc]]:
             yield collection, doc
 
 
-def _condensed(operation: Operation) -> Operation:
+def condensed(operation: Operation) -> Operation:
     """Return an operation without what is in the snapshot anyway."""
     match operation:
         case ["p", collection, id, _]:

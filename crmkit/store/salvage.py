@@ -1,0 +1,339 @@
+"""Salvage: a new store from the files of a damaged one, with every good record, and the names of what is lost.
+
+Works on frames as they are on disk, so that no key is needed and what is sealed stays sealed. A line that is not
+sound loses only itself; where the snapshot of a generation is damaged, the files of the one before it, which are kept
+for readers, make up for what they still hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crmkit import durable
+from crmkit.errors import Damaged, NotFound
+from crmkit.store.base import Doc
+from crmkit.store.compaction import DOCUMENTS, Place, born, condensed
+from crmkit.store.documents import patched
+from crmkit.store.files import FIRST, Files
+from crmkit.store.frames import FORMAT, Frame, Operation, copied, decode
+
+PARTS = ".parts"  # under this ending stand records of which only some fields are left
+
+UNFINISHED = "is damaged, or was being written when the system stopped and never acknowledged"
+_KIND = re.compile(r"(?:wal|snap|log)\.([1-9][0-9]{0,17})\.jsonl")
+_START = re.compile(rb"[0-9a-f]{8} \[")
+_NAMED = re.compile(
+    rb'\["[pdu]","(?P<coll>[^"\\]+)","(?P<id>[^"\\]+)"|\["v","(?P<from>[^"\\]+)","[^"\\]+","(?P<moved>[^"\\]+)"'
+    rb'|\["b","(?P<batch>[^"\\]+)"|"id":"(?P<doc>[^"\\]+)"'
+)
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """What was saved and what was not.
+
+    Attributes:
+        records: How many records were saved, by collection.
+        seq: The number of the last commit that was found.
+        losses: What is lost, one line each: which file and line, which records as far as they can be read.
+    """
+
+    records: Mapping[str, int]
+    seq: int
+    losses: tuple[str, ...]
+
+
+class _Loss(NamedTuple):
+    """A place in a file that is not sound, and the records that it seems to be about."""
+
+    path: Path
+    line: int
+    what: str
+    places: frozenset[Place] = frozenset()
+
+
+def salvage(folder: Path, to: Path, workspace: str = "") -> Salvaged:
+    """Write a new store with everything that can still be read of a damaged one.
+
+    Args:
+        folder: The damaged store; nothing in it is changed.
+        to: The folder of the new one; it must not exist.
+        workspace: The id of the workspace, for files none of which says it any more.
+
+    Raises:
+        NotFound: There is no journal and no snapshot.
+        Damaged: No file says which workspace it belongs to.
+    """
+    wreck = _Wreck(Files(folder))
+    workspace = wreck.workspace or workspace
+    if not workspace:
+        raise Damaged(f"{folder}: no file says which workspace it belongs to")
+    durable.make_folder(to)
+    _write(Files(to), wreck, workspace)
+    counts = Counter(collection for collection, _ in wreck.records)
+    return Salvaged(dict(sorted(counts.items())), wreck.seq, tuple(wreck.told()))
+
+
+class _Wreck:
+    """What can be read of a damaged store.
+
+    Attributes:
+        workspace: Which workspace it belongs to; empty where no file says.
+        generation: The newest one.
+        records: The documents.
+        seq: The number of the last commit that was found.
+    """
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._losses: list[_Loss] = []
+        self.workspace = ""
+        self.records: dict[Place, Doc] = {}
+        self.seq = 0
+        self.generation = self._generation()
+        self._replay(self.generation, up_to=None)
+
+    # ------------------------------------------------------------------ which files there are
+
+    def _generation(self) -> int:
+        """Return the current generation, or the one with the newest commit where no file says."""
+        known = {int(found[1]) for path in self._files.folder.iterdir() if (found := _KIND.fullmatch(path.name))}
+        with suppress(Damaged, OSError):
+            current = self._files.generation()
+            if current in known:
+                return current
+        newest = [(self._last_seq(number), number) for number in known if self._has_records(number)]
+        if not newest:
+            raise NotFound(f"{self._files.folder} holds no journal and no snapshot")
+        best = max(newest)[1]
+        self._lose(self._files.current, 1, f"missing or damaged; generation {best} has the newest commit")
+        return best
+
+    def _has_records(self, generation: int) -> bool:
+        return self._files.wal(generation).exists() or self._files.snapshot(generation).exists()
+
+    def _last_seq(self, generation: int) -> int:
+        files = self._files.snapshot(generation), self._files.wal(generation)
+        return max((frame.seq for path in files for _, frame in _pieces(path) if isinstance(frame, Frame)), default=0)
+
+    # ------------------------------------------------------------------ records
+
+    def _replay(self, generation: int, up_to: int | None) -> None:
+        """Take in what a generation holds: what it began with, then its commits up to a number."""
+        self._begin(generation)
+        path, expected = self._files.wal(generation), self.seq + 1
+        for number, frame in self._sound(path):
+            if up_to is not None and frame.seq > up_to:
+                break
+            if frame.seq < expected:  # before the snapshot, or there twice
+                continue
+            if frame.seq > expected:
+                self._lose(path, number, f"{_commits(expected, frame.seq - 1)} before it")
+            for operation in frame.operations:
+                self._apply(path, number, operation)
+            self.seq, expected = frame.seq, frame.seq + 1
+
+    def _begin(self, generation: int) -> None:
+        """Take in the snapshot of a generation; where it is not whole, the generation before it as well."""
+        if generation == FIRST:
+            return
+        path, losses = self._files.snapshot(generation), len(self._losses)
+        frames = list(self._sound(path))
+        seq = frames[-1][1].seq if frames else None
+        if len(self._losses) > losses and self._has_records(generation - 1):
+            self._replay(generation - 1, seq)
+        for _, frame in frames:
+            for operation in frame.operations:
+                for collection, doc in born(operation):
+                    self._put(collection, doc["id"], doc)
+        self.seq = max(self.seq, seq or 0)
+
+    def _put(self, collection: str, id: str, doc: Doc) -> None:
+        self.records[collection, id] = doc
+        self.records.pop((collection + PARTS, id), None)
+
+    def _apply(self, path: Path, line: int, operation: Operation) -> None:
+        for collection, doc in born(operation):
+            self._put(collection, doc["id"], doc)
+        match operation:
+            case ["d", collection, id, _]:
+                self._take(collection, id)
+            case ["u", collection, id, dict(after), before]:
+                self._change(path, line, collection, collection, id, after, before or {})
+            case ["v", collection, to, id, dict(after), before]:
+                self._change(path, line, collection, to, id, after, before or {})
+
+    def _take(self, collection: str, id: str) -> Doc | None:
+        parts = self.records.pop((collection + PARTS, id), None)
+        return self.records.pop((collection, id), parts)
+
+    def _change(self, path: Path, line: int, collection: str, to: str, id: str, after: Doc, before: Doc) -> None:
+        """Apply a change, also where what it is a change of was lost, or earlier changes were."""
+        is_whole = (collection, id) in self.records
+        doc = self._take(collection, id)
+        if doc is None:
+            known = ", ".join(name for name in after if name != "rev")
+            what = f"what {collection} {id} was before; its fields {known} are kept in {to}{PARTS}"
+            self._lose(path, line, what, {(to, id)})
+            doc = {"id": id}
+        elif is_whole and doc["rev"] != before.get("rev", doc["rev"]):
+            self._lose(path, line, f"changes of {collection} {id} between revisions {doc['rev']} and {after['rev']}")
+        place = (to, id) if is_whole else (to + PARTS, id)
+        self.records[place] = patched(doc, after, before)
+
+    # ------------------------------------------------------------------ history
+
+    def history(self, generation: int) -> Iterator[Frame]:
+        """Yield the commits of a generation, condensed, from its log and from its journal where that is there."""
+        found: dict[int, Frame] = {}
+        if generation < self.generation:
+            path = self._files.log(generation)
+            found = {frame.seq: frame for _, frame in self._sound(path)}
+        for _, frame in _pieces(self._files.wal(generation)):
+            if isinstance(frame, Frame) and not _is_mark(frame):
+                found.setdefault(frame.seq, Frame(frame.seq, [condensed(each) for each in frame.operations], 0))
+        yield from (found[seq] for seq in sorted(found))
+
+    # ------------------------------------------------------------------ lines
+
+    def _sound(self, path: Path) -> Iterator[tuple[int, Frame]]:
+        """Yield the number of each sound line and its frame, without the first and the last one of a file."""
+        number, head, end = 0, False, None
+        piece: Frame | bytes = b""
+        for number, piece in _pieces(path):
+            if not isinstance(piece, Frame):
+                self._lose(path, number, "is damaged", _places(piece))
+            elif not _is_mark(piece):
+                yield number, piece
+            elif piece.operations[0][0] == "e":
+                end = int(piece.operations[0][1])
+            else:
+                head = True
+                self.workspace = self.workspace or str(piece.operations[0][1].get("workspace", ""))
+        if number and not isinstance(piece, Frame) and path == self._files.wal(self.generation):
+            self._losses[-1] = self._losses[-1]._replace(what=UNFINISHED)
+        if not path.exists():
+            self._lose(path, 0, "is missing")
+        elif not head:
+            self._lose(path, 1, "does not say what the file is")
+        elif not path.name.startswith("wal") and end != number - 1:
+            self._lose(
+                path, number + 1, "lines are missing" if end is None else f"{end - number + 1} lines are missing"
+            )
+
+    def _lose(self, path: Path, line: int, what: str, places: Iterable[Place] = ()) -> None:
+        loss = _Loss(path, line, what, frozenset(places))
+        if loss not in self._losses:
+            self._losses.append(loss)
+
+    def told(self) -> Iterator[str]:
+        """Yield what is lost in words; of the records that a damaged line names, what became of them."""
+        for loss in self._losses:
+            where = f"{loss.path}, line {loss.line}: {loss.what}" if loss.line else f"{loss.path}: {loss.what}"
+            kept: defaultdict[bool, list[str]] = defaultdict(list)
+            for collection, id in sorted(loss.places):
+                kept[(collection, id) in self.records].append(f"{collection} {id}")
+            if kept[False]:
+                where += f"; lost: {', '.join(kept[False])}"
+            if kept[True]:
+                where += f"; as they are found elsewhere, perhaps older: {', '.join(kept[True])}"
+            yield where
+
+
+# --------------------------------------------------------------------------- reading what is broken
+
+
+def _pieces(path: Path) -> Iterator[tuple[int, Frame | bytes]]:
+    """Yield the number of each line and the frames in it, or the bytes where there is none.
+
+    A damaged newline joins two lines, each of which may still be whole.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            frame = decode(line)
+            if frame is not None:
+                yield number, frame
+                continue
+            starts = [0, *(found.start() for found in _START.finditer(line, 1)), len(line)]
+            for start, end in pairwise(starts):
+                piece = line[start:end]
+                yield number, decode(piece) or decode(piece[:-1] + b"\n") or decode(piece + b"\n") or piece
+
+
+def _places(line: bytes) -> Iterator[Place]:
+    """Yield the records that a damaged line seems to be about."""
+    collection = ""
+    for found in _NAMED.finditer(line):
+        named = {name: text.decode(errors="replace") for name, text in found.groupdict().items() if text}
+        collection = named.get("coll") or named.get("from") or named.get("batch") or collection
+        id = named.get("id") or named.get("moved") or named.get("doc")
+        if id and collection:
+            yield collection, id
+
+
+def _is_mark(frame: Frame) -> bool:
+    """Return whether a frame is the first or the last of a file, and no commit."""
+    match frame.operations:
+        case [["e", _]] | [["m", {"workspace": _}]]:
+            return True
+    return False
+
+
+def _commits(first: int, last: int) -> str:
+    return f"commit {first} is missing" if first == last else f"commits {first} to {last} are missing"
+
+
+# --------------------------------------------------------------------------- writing it anew
+
+
+def _write(files: Files, wreck: _Wreck, workspace: str) -> None:
+    """Write what was saved as the generation after the last one, as compaction would have."""
+    new = wreck.generation + 1
+    for generation in range(FIRST, new):
+        _write_log(files.log(generation), _head(workspace, generation), wreck.history(generation))
+    head: dict[str, Any] = _head(workspace, new)
+    _write_lines(files.snapshot(new), [(wreck.seq, [["m", head]]), *_batches(wreck)], wreck.seq)
+    files.wal(new).write_bytes(copied(wreck.seq, [["m", head]]))
+    durable.replace_file(files.lock, b"")
+    files.switch(new)
+    for path in files.folder.iterdir():
+        path.chmod(durable.FILE_MODE)
+
+
+def _head(workspace: str, generation: int) -> dict[str, Any]:
+    return {"workspace": workspace, "format": FORMAT, "generation": generation}
+
+
+def _write_log(path: Path, head: dict[str, Any], frames: Iterable[Frame]) -> None:
+    lines = [(frame.seq, frame.operations) for frame in frames]
+    first, last = (lines[0][0] - 1, lines[-1][0]) if lines else (0, 0)
+    _write_lines(path, [(first, [["m", head]]), *lines], last)
+
+
+def _write_lines(path: Path, lines: Iterable[tuple[int, list[Operation]]], last: int) -> None:
+    """Write a file that is finished; whoever makes the folder syncs it."""
+    written = 0
+    with path.open("wb") as file:
+        for seq, operations in lines:
+            file.write(copied(seq, operations))
+            written += 1
+        file.write(copied(last, [["e", written]]))
+
+
+def _batches(wreck: _Wreck) -> Iterator[tuple[int, list[Operation]]]:
+    """Yield the lines of a snapshot."""
+    by_collection: defaultdict[str, list[Doc]] = defaultdict(list)
+    for (collection, _), doc in wreck.records.items():
+        by_collection[collection].append(doc)
+    for collection, docs in by_collection.items():
+        for start in range(0, len(docs), DOCUMENTS):
+            yield wreck.seq, [["b", collection, docs[start : start + DOCUMENTS]]]
