@@ -2,7 +2,7 @@
 
 ::
 
-    LOCK             what writers lock; empty, never replaced or removed
+    LOCK             what writers lock, and how much of the journal they synced; never replaced or removed
     CURRENT          the number of the current generation; replaced all at once
     wal.<n>.jsonl    the journal of generation n: the commits since it began
     snap.<n>.jsonl   all documents as generation n began; the first generation began with none

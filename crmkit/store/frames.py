@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,18 @@ FORMAT = 1
 Operation = list[Any]
 _as_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _MANY_DIGITS = re.compile(r"\d{19}")
+
+
+_SHAPES: dict[str, tuple[Any, ...]] = {
+    "m": (dict,),
+    "p": (str, str, dict),
+    "b": (str, list),
+    "u": (str, str, dict | list, dict),
+    "v": (str, str, str, dict | list, dict),
+    "d": (str, str, dict),
+    "a": (str, list),
+    "e": (int,),
+}
 
 
 class Frame(NamedTuple):
@@ -57,6 +70,16 @@ def encode(seq: int, operations: list[Operation]) -> bytes:
 
 def encoded(seq: int, operations: list[Operation]) -> tuple[bytes, list[Operation]]:
     """Return a commit as one line, and its operations as whoever reads that line will get them."""
+    with suppress(TypeError):  # the quick way, where what was given comes back as it was
+        data = orjson.dumps([seq, operations])
+        as_read = orjson.loads(data)[1]
+        if as_read == operations:
+            return durable.frame(data), as_read
+    return _checked(seq, operations)
+
+
+def _checked(seq: int, operations: list[Operation]) -> tuple[bytes, list[Operation]]:
+    """Do the same by the letter of JSON: a number that is none, or half a character, is an error."""
     try:
         text = _as_json([seq, operations])
         data = text.encode()
@@ -80,12 +103,15 @@ def decode(line: bytes) -> Frame | None:
     if payload is None:
         return None
     try:
-        match orjson.loads(payload):
-            case [int(seq), list(operations)] if all(map(_is_operation, operations)):
-                return Frame(seq, operations, len(line))
+        content = orjson.loads(payload)
     except ValueError:
-        pass
-    return None
+        return None
+    if type(content) is not list or len(content) != 2:
+        return None
+    seq, operations = content
+    if type(seq) is not int or type(operations) is not list or not all(map(_is_operation, operations)):
+        return None
+    return Frame(seq, operations, len(line))
 
 
 def first_frame(path: Path) -> Frame:
@@ -144,21 +170,21 @@ def _lines(path: Path) -> Iterator[tuple[int, Frame | None, bool]]:
         yield number + 1, None, False
 
 
-def _is_operation(value: object) -> bool:
-    match value:
-        case ["m", dict()] | ["e", int()]:
-            return True
-        case ["p", str(), str(id), dict(doc)] | ["d", str(), str(id), dict(doc)]:
-            return _is_document(doc) and doc["id"] == id
-        case ["b", str(), list(docs)]:
-            return all(map(_is_document, docs))
-        case ["u", str(), str(), dict() | list(), dict()]:
-            return True
-        case ["v", str(), str(), str(), dict() | list(), dict()]:
-            return True
-        case ["a", str(), list(ids)]:
-            return all(type(id) is str for id in ids)
-    return False
+def _is_operation(value: Any) -> bool:
+    if type(value) is not list or not value or type(value[0]) is not str:
+        return False
+    word, *rest = value
+    shape = _SHAPES.get(word)
+    if shape is None or len(rest) != len(shape) or not all(map(isinstance, rest, shape)):
+        return False
+    match word:
+        case "p" | "d":
+            return _is_document(rest[2]) and rest[2]["id"] == rest[1]
+        case "b":
+            return all(map(_is_document, rest[1]))
+        case "a":
+            return all(type(id) is str for id in rest[1])
+    return True
 
 
 def _is_document(value: Any) -> bool:

@@ -18,6 +18,7 @@ from crmkit import durable
 from crmkit.errors import CrmError, Damaged
 from crmkit.store.base import closed
 from crmkit.store.frames import Frame, Operation, damaged, decode, encode, encoded, first_frame
+from crmkit.store.synced import Synced
 
 __all__ = ["Frame", "Journal", "Operation", "Place", "encode"]
 
@@ -45,8 +46,12 @@ class Journal:
         place: How far its frames have been taken in.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, synced: Synced | None = None) -> None:
         """Open a journal; nothing but its first frame is taken in yet.
+
+        Args:
+            path: The file.
+            synced: Where writers tell how much of it is on disk; needed for writing only.
 
         Raises:
             Damaged: It does not begin as a journal does.
@@ -61,6 +66,8 @@ class Journal:
             self.close()
             raise
         self.first = first
+        self._synced = synced
+        self._generation = first.operations[0][1].get("generation", 0)
         self.place = Place(first.size, first.seq + 1)
 
     @property
@@ -94,7 +101,8 @@ class Journal:
             Damaged: A frame is unsound, and is not merely an append that did not finish.
         """
         frames = list(self._sound_frames())
-        if frames:
+        end = self.place.position + sum(frame.size for frame in frames)
+        if frames and (self._synced is None or self._synced.position(self._generation) < end):
             self._sync()
         for frame in frames:
             yield frame
@@ -115,6 +123,8 @@ class Journal:
             if os.fstat(self._fd).st_size > position:
                 raise self._fail(error) from error
             raise CrmError(f"{self.path}: nothing was saved ({error.strerror})") from error
+        if self._synced is not None:
+            self._synced.tell(self._generation, position + len(line))
         return Frame(seq, as_read, len(line))
 
     def advance(self, frame: Frame) -> None:

@@ -43,6 +43,8 @@ def _differing(old: Doc, new: Doc) -> Iterator[str]:
             yield name
             continue
         former = old[name]
-        is_same = former is value or (type(former) is type(value) and former == value)
+        if former is value:
+            continue
+        is_same = type(former) is type(value) and former == value
         if not is_same or (isinstance(value, dict | list) and repr(former) != repr(value)):
             yield name

@@ -26,6 +26,7 @@ from crmkit.store.lock import WorkspaceLock
 from crmkit.store.migration import format_of, migrate, needs_migration
 from crmkit.store.operations import operations
 from crmkit.store.plan import accepted_by, at_most, find_page
+from crmkit.store.synced import Synced
 from crmkit.store.tables import CrmDB, JournalTable
 
 _CHANGES_KEPT = 50_000  # in memory; older ones are read from the log
@@ -75,6 +76,8 @@ class TinyStore(Store):
         with ExitStack() as on_failure, _opening(folder):
             self._lock = WorkspaceLock(self._files.lock, timeout)
             on_failure.callback(self._lock.close)
+            self._synced = Synced(self._files.lock)
+            on_failure.callback(self._synced.close)
             self._bring_up_to_date()
             self._load()
             on_failure.pop_all()
@@ -133,12 +136,17 @@ class TinyStore(Store):
         with self.reading():
             return self._contents.documents(collection).by_id.read(fields)
 
-    def match(self, collection: str, words: Sequence[str], limit: int) -> list[Mapping[str, Any]]:
-        """Return the best documents whose derived text holds every word."""
+    def match(
+        self, collection: str, words: Sequence[str], limit: int, *, near: bool = False
+    ) -> list[Mapping[str, Any]]:
+        """Return the best documents whose derived text holds every word, or words spelt nearly so."""
         with self.reading():
             documents = self._contents.documents(collection)
             most = at_most(limit, len(documents.by_id))
-            return [documents.by_id[id] for id in documents.by_text().match(words, most)]
+            found = documents.by_text().match(words, most)
+            if near and len(found) < most:
+                found += documents.by_word().near(words, most - len(found), besides=set(found))
+            return [documents.by_id[id] for id in found]
 
     def commit(self, writes: Sequence[Write], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()) -> int:
         """Write all or nothing, durably; see `Store.commit`."""
@@ -230,6 +238,7 @@ class TinyStore(Store):
             if self._former is not None:
                 self._former.close()
             self._lock.close()
+            self._synced.close()
             self._contents = self._contents.fresh()
             self._feed.clear()
 
@@ -296,7 +305,7 @@ class TinyStore(Store):
             return
         if generation == self.generation + 1:
             try:
-                journal = Journal(self._files.wal(generation))
+                journal = Journal(self._files.wal(generation), self._synced)
             except FileNotFoundError:  # the next one but one has begun
                 self._load()
                 return
@@ -320,7 +329,7 @@ class TinyStore(Store):
             mark, generation = self._files.mark(), self._files.generation()
             durable.sync_folder(self._files.folder)
             try:
-                journal = Journal(self._files.wal(generation))
+                journal = Journal(self._files.wal(generation), self._synced)
                 self._take_all(generation, journal)
                 break
             except FileNotFoundError:
