@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from crmkit.binding import Binder, Sealed
+from crmkit.binding import Binder
 from crmkit.commits import Commit, Committer, conflict
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Invalid, NotFound, Refused
 from crmkit.fields import ID_FORM
+from crmkit.finder import Finder
 from crmkit.merge import MERGED, Merger
-from crmkit.query import ALL, Condition, Find, In, Page, check_limit, parse_order, shown
+from crmkit.query import ALL, Condition, In, Page, shown
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
-from crmkit.search import search_words
 
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec
@@ -56,10 +54,9 @@ class Collection(Generic[R]):
         self._codec = codec
         self._committer = committer
         self._drafter = drafter
-        self._binder = binder
+        self._finder = Finder(self._info.plural, store, codec, binder)
         self._merger = merger
         self._grid = grid
-        self._window: tuple[Any, list[str]] | None = None
 
     @property
     def info(self) -> RecordInfo:
@@ -118,6 +115,7 @@ class Collection(Generic[R]):
         order: str | Sequence[str] | None = None,
         limit: int = 50,
         after: str | None = None,
+        before: str | None = None,
     ) -> Page[R]:
         """Return one page of the records that meet a condition.
 
@@ -125,37 +123,35 @@ class Collection(Generic[R]):
             where: Made with `F`; None for all.
             order: A field name, or several; a minus sign in front means descending. The id always comes last.
             limit: The most records to return.
-            after: `Page.next` of the page before.
+            after: `Page.next` of the page before this one.
+            before: `Page.previous` of the page behind this one.
 
         Raises:
             Invalid: A field is unknown, a value does not fit it, the limit or the cursor is wrong.
         """
-        check_limit(limit)
-        bound, sealed = self._binder.condition(where)
-        find = Find(self._info.plural, bound, self._binder.order(parse_order(order)), limit, after)
-        page = self._find_sealed(find, sealed) if sealed else self._store.find(find)
-        return self._page(page.records, page.next, order)
+        page = self._finder.page(where, order, limit, after, before)
+        first = order if isinstance(order, str) else next(iter(order or ()), None)
+        ids = In("id", tuple(doc["id"] for doc in page))
+        return Page(
+            [self._record(doc) for doc in page],
+            page.next,
+            page.previous,
+            show=lambda: self._grid(self._info.type, ids, order=first),
+        )
 
     def search(self, text: str, limit: int = 20) -> list[R]:
         """Return the records that match what is being typed: a name, number, mail, phone or id, best first.
 
+        Where fewer than `limit` do, records follow that have words spelt nearly as those being typed.
+
         Raises:
             Invalid: The text is no text, or the limit is wrong.
         """
-        words = search_words(text)
-        check_limit(limit)
-        if not words:
-            return list(self.find(limit=limit))
-        return [self._record(doc) for doc in self._store.match(self._info.plural, words, limit)]
+        return [self._record(doc) for doc in self._finder.search(text, limit)]
 
     def count(self, where: Condition | None = None, *, text: str = "") -> int:
         """Return how many records meet a condition, and match a text being typed."""
-        if search_words(text):
-            return len(self._ids(where, None, text))
-        bound, sealed = self._binder.condition(where)
-        if sealed:
-            return len(self._opened(self._store.find(Find(self._info.plural, bound, (), ALL)), sealed))
-        return self._store.count(self._info.plural, bound)
+        return self._finder.count(where, text)
 
     def window(
         self,
@@ -173,35 +169,25 @@ class Collection(Generic[R]):
         """
         if not all(type(number) is int and number >= 0 for number in (start, count)):
             raise Invalid({"window": "start and count must be whole numbers from 0"})
-        return self.get_many(self._ids(where, order, text)[start : start + count])
+        return self.get_many(self._finder.window(where, order, text)[start : start + count])
 
     def keys(self, field: str) -> dict[Any, str]:
         """Return the id of each record by its stored value of one plain field, for imports."""
-        path, many = self._binder.column(field)
-        if many or path != field:
-            raise Invalid({field: "cannot be a key; only a field of one value can, and no amount"})
-        docs = self._store.scan(self._info.plural)
-        return {doc[field]: doc["id"] for doc in docs if doc.get(field) is not None}
+        return self._finder.keys(field)
 
     def columns(self, *fields: str, since: int | None = None) -> dict[str, list[Any]]:
         """Return stored values by field, one list each, in the same order of records, for analyses.
 
         Args:
             fields: Names of plain or personal fields, or dotted paths into them. Money is ``total.minor`` and
-                ``total.currency``; ``total`` alone means its minor units. Dates and instants are ISO text.
+                ``total.currency``; ``total`` alone means its minor units. Dates and instants are ISO text, decimals
+                text. A path into rows, ``lines.product``, gives a list for each record: one value for each row.
             since: Only records that were written after this commit, a number that `CRM.seq` returned; None for all.
 
         Raises:
-            Invalid: There is no such field, it is sensitive, or `since` is too long ago to say.
+            Invalid: There is no such field, or it is sensitive.
         """
-        found = [self._binder.column(field) for field in fields]
-        paths = [path.split(".") for path, _ in found]
-        columns: list[list[Any]] = [[] for _ in fields]
-        for doc in self._store.scan(self._info.plural) if since is None else self._written_after(since):
-            for column, path in zip(columns, paths, strict=True):
-                column.append(_at(doc, path))
-        own = [copy.deepcopy(column) if many else column for column, (_, many) in zip(columns, found, strict=True)]
-        return dict(zip(fields, own, strict=True))  # lists and rows are copies: what lies in the store stays as it is
+        return self._finder.columns(fields, since)
 
     def to_frame(self, where: Condition | None = None) -> Any:
         """Return the records as a pandas DataFrame; sensitive fields are masked. What is done with it is yours."""
@@ -349,13 +335,6 @@ class Collection(Generic[R]):
                 return self._doc_or_winner(removed[MERGED])
         return doc
 
-    def _written_after(self, seq: int) -> Iterator[Mapping[str, Any]]:
-        changes = self._store.changes(seq)
-        if changes is None:
-            raise Invalid({"since": "is too long ago to say what changed; ask for all records"})
-        ids = dict.fromkeys(change.id for change in changes if change.collection == self._info.plural)
-        return (doc for id in ids if (doc := self._store.get(self._info.plural, id)) is not None)
-
     def _existing(self, id: str) -> Mapping[str, Any]:
         doc = self._doc(id)
         if doc is None:
@@ -370,55 +349,8 @@ class Collection(Generic[R]):
         """Return the record as it was saved; as it will be, inside a transaction."""
         return self._record(self._existing(draft.doc["id"]))
 
-    def _page(
-        self, docs: Sequence[Mapping[str, Any]], cursor: str | None, order: str | Sequence[str] | None
-    ) -> Page[R]:
-        first = order if isinstance(order, str) else next(iter(order), None) if order else None
-        ids = In("id", tuple(doc["id"] for doc in docs))
-        return Page([self._record(doc) for doc in docs], cursor, lambda: self._grid(self._info.type, ids, order=first))
-
-    def _find_sealed(self, find: Find, sealed: list[Sealed]) -> Page[Mapping[str, Any]]:
-        """Return a page of the candidates of a blind index that really match, with the store's cursor."""
-        candidates = self._store.find(replace(find, limit=ALL)).records
-        places = [place for place, doc in enumerate(candidates) if self._matches(doc, sealed)]
-        page = [candidates[place] for place in places[: find.limit]]
-        if len(places) <= find.limit:
-            return Page(page)
-        return Page(page, self._store.find(replace(find, limit=places[find.limit - 1] + 1)).next)
-
-    def _opened(self, found: Page[Mapping[str, Any]], sealed: list[Sealed]) -> list[Mapping[str, Any]]:
-        """Keep the candidates of a blind index whose opened values really match."""
-        return [doc for doc in found if self._matches(doc, sealed)]
-
-    def _matches(self, doc: Mapping[str, Any], sealed: list[Sealed]) -> bool:
-        opened = self._codec.opened
-        return all(str(opened(self._info.plural, doc, match.field)) in match.values for match in sealed)
-
     def _not_found(self, id: object) -> NotFound:
         """Return the error for an id that is not there; it repeats no name or mail that was given for one."""
         if isinstance(id, str) and ID_FORM.fullmatch(id):
             return NotFound(f"no {self._info.type} has the id {id}")
         return NotFound(f"no {self._info.type} has the id that was given; find() and search() look for other things")
-
-    def _ids(self, where: Condition | None, order: str | Sequence[str] | None, text: str) -> list[str]:
-        """Return the ids that a grid shows, in order; kept until the store or the question changes."""
-        bound, sealed = self._binder.condition(where)
-        order_by = self._binder.order(parse_order(order))
-        words = search_words(text)
-        key = (repr(bound), sealed, order_by, words, self._store.seq())
-        if self._window is None or self._window[0] != key:
-            if words and not order_by and bound is None:
-                ids = [doc["id"] for doc in self._store.match(self._info.plural, words, ALL)]
-            else:
-                found = self._opened(self._store.find(Find(self._info.plural, bound, order_by, ALL)), sealed)
-                matching = {doc["id"] for doc in self._store.match(self._info.plural, words, ALL)} if words else None
-                ids = [doc["id"] for doc in found if matching is None or doc["id"] in matching]
-            self._window = (key, ids)
-        return self._window[1]
-
-
-def _at(doc: Mapping[str, Any], path: Sequence[str]) -> Any:
-    value: Any = doc
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value

@@ -4,9 +4,10 @@ Conditions are frozen data, so that every store can compile them. They are writt
 
     (F.city == "London") & F.tags.has("vip") & ~F.email.exists()
 
-Rules that hold on every store: a value of another type than the one asked for counts as missing; a missing
-value sorts first ascending and last descending; the id is always the last sort key; text is compared by
-code point.
+Rules that hold on every store: a value of another type than the one asked for counts as missing, and so does an
+empty list; a missing value sorts first ascending and last descending; the id is always the last sort key; text is
+compared by code point. A comparison inside nested rows is true where it is true of any row, so ``F.lines.product !=
+tea`` asks for some other product, and ``~(F.lines.product == tea)`` for no row of it.
 """
 
 from __future__ import annotations
@@ -68,6 +69,14 @@ class Exists(Condition):
     """The field has a value."""
 
     path: str
+
+
+@dataclass(frozen=True)
+class AnyRow(Condition):
+    """The field is a list of rows, and the condition is true of at least one; its paths begin in the row."""
+
+    path: str
+    condition: Condition
 
 
 @dataclass(frozen=True)
@@ -141,8 +150,12 @@ class FieldRef:
         return Has(self.path, value)
 
     def exists(self) -> Condition:
-        """Return the condition that there is a value."""
+        """Return the condition that there is a value; an empty list is none."""
         return Exists(self.path)
+
+    def any(self, condition: Condition) -> Condition:
+        """Return the condition that one and the same row of the list meets a condition on its fields."""
+        return AnyRow(self.path, condition)
 
 
 class _Fields:
@@ -173,7 +186,8 @@ class Find:
     """What a store is asked: a collection, a condition, an order, a page size and where to go on.
 
     Attributes:
-        after: The cursor of the page before, `Page.next`; opaque text made by the store.
+        after: Where the page begins: `Page.next` of the one before it; opaque text made by the store.
+        before: Where the page ends: `Page.previous` of the one behind it.
     """
 
     collection: str
@@ -181,18 +195,22 @@ class Find:
     order: tuple[Order, ...] = ()
     limit: int = 50
     after: str | None = None
+    before: str | None = None
 
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some records, and the cursor of the next page (None at the end). As the last line of a cell it is a live grid.
+    """Some records, and the cursors of the pages beside them. As the last line of a cell it is a live grid.
 
     Attributes:
+        next: What `after` takes to get the next page; None at the end.
+        previous: What `before` takes to get the previous page; None at the start.
         show: Makes that grid; None where there is none.
     """
 
     records: Sequence[T]
     next: str | None = None
+    previous: str | None = None
     show: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[T]:
@@ -222,6 +240,16 @@ def shown(value: object, show: Callable[[], Any] | None) -> Any:
     except ImportError:  # the screens were left out of this installation
         screen = None
     return text if screen is None else {**screen._repr_mimebundle_(), **text}
+
+
+def split_path(path: str) -> list[str]:
+    """Return the names that a dotted path leads through; ``x.<owner>.<field>`` is one name, that of an added field."""
+    parts, names = path.split("."), []
+    while parts:
+        size = 3 if parts[0] == "x" and len(parts) > 2 else 1
+        names.append(".".join(parts[:size]))
+        parts = parts[size:]
+    return names
 
 
 def parse_order(order: str | Sequence[str] | None) -> tuple[Order, ...]:

@@ -9,13 +9,20 @@ from typing import Any
 from crmkit.errors import Invalid
 
 SEARCHED = ("name", "title", "number", "sku", "email", "phone", "city", "contacts", "id")
+_SAME = str.maketrans(
+    {"ı": "i", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "ħ": "h", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th", "’": "'"}
+)
+"""Letters that Unicode does not take apart, and what people without them on the keyboard type."""
+
+_SIGNS_OF_PHONES = "+-‐–/(). "
 
 
 def folded(text: str) -> str:
     """Return text without case and accents, for comparing what people type."""
     if text.isascii():
         return text.lower()
-    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+    plain = unicodedata.normalize("NFKD", text).casefold().translate(_SAME)
+    return "".join(c for c in plain if not unicodedata.combining(c))
 
 
 def search_text(doc: Mapping[str, Any]) -> str:
@@ -38,9 +45,11 @@ def search_words(text: str) -> list[str]:
     """
     if not isinstance(text, str):
         raise Invalid({"text": "must be text: the name, number, mail, phone or id that is being typed"})
-    digits = "".join(c for c in text if c.isdigit())
-    typed = text.strip()
-    is_phone = all(c in "+-/(). 0123456789" for c in typed) and (" " in typed or typed.startswith(("+", "0", "(")))
-    if is_phone and len(digits) >= 5 and digits.strip("0"):  # 2024-00017 is rather a number of ours
-        return [digits.lstrip("0")]
-    return folded(text).split()
+    typed = folded(text).strip()
+    is_phone = " " in typed or typed.startswith(("+", "0", "("))  # 2024-00017 is rather a number of ours
+    if is_phone and all(c in _SIGNS_OF_PHONES or c in "0123456789" for c in typed):
+        international = typed.replace("(0)", "") if typed.startswith(("+", "00")) else typed
+        digits = "".join(c for c in international if c.isdigit())
+        if len(digits) >= 5 and digits.strip("0"):
+            return [digits.lstrip("0")]
+    return typed.split()

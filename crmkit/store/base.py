@@ -228,11 +228,20 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def match(self, collection: str, words: Sequence[str], limit: int) -> list[Mapping[str, Any]]:
+    def match(
+        self, collection: str, words: Sequence[str], limit: int, *, near: bool = False
+    ) -> list[Mapping[str, Any]]:
         """Return documents whose derived text holds every word: typed search.
 
         First come texts that start with the first word, then those in which a word starts with it, then the
         rest; each group in text order. Case matters: fold the words as the text was folded.
+
+        Args:
+            collection: The name of the collection.
+            words: What is looked for.
+            limit: The most documents.
+            near: Let texts follow that have words spelt nearly so, the nearest first, until there are `limit`. Only
+                words of three letters or more are taken for misspelt; one with a digit or a sign is meant as it is.
 
         Raises:
             Invalid: The limit is not allowed.

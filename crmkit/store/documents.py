@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import orjson
 
 from crmkit.store.base import Doc
-from crmkit.store.indexes import HashIndex, Index, SortedIndex, TextIndex
+from crmkit.store.indexes import HashIndex, Index, ItemIndex, SortedIndex, TextIndex
+from crmkit.store.words import WordIndex
 
 AnyIndex = TypeVar("AnyIndex", bound=Index)
 Opener = Callable[[Doc, Doc], Doc]
@@ -157,6 +158,10 @@ class Documents:
         """Return the index of the values at a path."""
         return self._index(("value", path), lambda: HashIndex(path, self.by_id.values()))
 
+    def by_item(self, path: str) -> ItemIndex:
+        """Return the index of what the lists at a path, or the rows of a list on the way, hold."""
+        return self._index(("item", path), lambda: ItemIndex(path, self.by_id.values()))
+
     def sorted_by(self, paths: tuple[str, ...]) -> SortedIndex:
         """Return the index in the order of these paths."""
         return self._index(("sorted", *paths), lambda: SortedIndex(paths, self.by_id.values()))
@@ -164,6 +169,10 @@ class Documents:
     def by_text(self) -> TextIndex:
         """Return the index of the derived texts."""
         return self._index(("text",), lambda: TextIndex(self.text, self.by_id.values()))
+
+    def by_word(self) -> WordIndex:
+        """Return the index of the words of the derived texts."""
+        return self._index(("word",), lambda: WordIndex(self.text, self.by_id))
 
     def _change(self, id: str, change: Callable[[], object]) -> None:
         """Change one document and everything that is derived from it."""

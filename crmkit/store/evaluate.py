@@ -1,25 +1,28 @@
 """Conditions of `crmkit.query` as Python predicates over documents.
 
 One table of ranks decides everything about types: only values of the same rank are compared, any other value
-counts as missing, and the rank is the first sort key.
+counts as missing, and the rank is the first sort key. A decimal is kept as text; below that text lies its `NUMBER`,
+so ``rate.number`` is compared and sorted as a number.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from tinydb.queries import QueryInstance
 
 from crmkit.errors import Invalid
-from crmkit.query import And, Compare, Condition, Exists, Has, In, Not, Or
+from crmkit.query import And, AnyRow, Compare, Condition, Exists, Has, In, Not, Or, split_path
 
 Predicate = Callable[[Mapping[str, Any]], bool]
 Reader = Callable[[Mapping[str, Any]], Any]
 
-MISSING, FLAG, NUMBER, TEXT = range(4)
-_RANKS: dict[type, int] = {bool: FLAG, int: NUMBER, float: NUMBER, str: TEXT}
+MISSING, FLAG, NUMERIC, TEXT = range(4)
+NUMBER = "number"
+_RANKS: dict[type, int] = {bool: FLAG, int: NUMERIC, float: NUMERIC, Decimal: NUMERIC, str: TEXT}
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -34,24 +37,42 @@ _FOR_TEXT_ONLY = ("startswith", "contains")
 
 
 def rank(value: object) -> int:
-    """Return `FLAG`, `NUMBER` or `TEXT`; lists, objects and nothing at all are `MISSING`."""
+    """Return `FLAG`, `NUMERIC` or `TEXT`; lists, objects and nothing at all are `MISSING`."""
     return _RANKS.get(type(value), MISSING)
 
 
 def reader(path: str) -> Reader:
     """Return a function that reads a dotted path of a document; None where there is nothing."""
-    if "." not in path:
+    names = split_path(path)
+    if len(names) == 1:
         return lambda doc: doc.get(path)
-    parts = path.split(".")
 
-    def read(doc: Any) -> Any:
-        for part in parts:
-            if not isinstance(doc, dict):
-                return None
-            doc = doc.get(part)
-        return doc
+    def read(found: Any) -> Any:
+        for name in names:
+            found = _below(found, name)
+        return found
 
     return read
+
+
+def values(found: Any, names: Sequence[str]) -> Iterator[Any]:
+    """Yield everything that a path can mean to an index: of lists on the way, and of one at its end, each item."""
+    if isinstance(found, list):
+        for item in found:
+            yield from values(item, names)
+    elif names:
+        yield from values(_below(found, names[0]), names[1:])
+    else:
+        yield found
+
+
+def number(text: str) -> Decimal | None:
+    """Return the number that a text spells; None where it spells none."""
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        return None
+    return found if found.is_finite() else None
 
 
 def same(first: object, second: object) -> bool:
@@ -70,13 +91,15 @@ def predicate(condition: Condition | None) -> Predicate:
             return _always
         case Compare():
             return _compare(condition)
-        case In(path, values):
-            return _any_of(reader(path), tuple(_value(path, value) for value in values))
+        case In(path, wanted):
+            return _any_of(reader(path), tuple(_value(path, value) for value in wanted))
         case Has(path, value):
             return _has(reader(path), _value(path, value))
         case Exists(path):
             read = reader(path)
-            return lambda doc: read(doc) is not None
+            return lambda doc: read(doc) not in (None, [])
+        case AnyRow(path, inner):
+            return _any_row(reader(path), predicate(inner))
         case And(parts):
             all_of = [predicate(part) for part in parts]
             return lambda doc: all(part(doc) for part in all_of)
@@ -98,6 +121,12 @@ def _always(doc: Mapping[str, Any]) -> bool:  # noqa: ARG001  # the signature of
     return True
 
 
+def _below(found: Any, name: str) -> Any:
+    if isinstance(found, dict):
+        return found.get(name)
+    return number(found) if name == NUMBER and isinstance(found, str) else None
+
+
 def _value(path: str, value: object) -> object:
     if rank(value) == MISSING:
         raise Invalid({path: "can be compared with text, a number, true or false; ask exists() for a missing value"})
@@ -117,10 +146,10 @@ def _compare(condition: Compare) -> Predicate:
     return check
 
 
-def _any_of(read: Reader, values: tuple[object, ...]) -> Predicate:
+def _any_of(read: Reader, wanted: tuple[object, ...]) -> Predicate:
     def check(doc: Mapping[str, Any]) -> bool:
         found = read(doc)
-        return any(same(found, value) for value in values)
+        return any(same(found, value) for value in wanted)
 
     return check
 
@@ -129,5 +158,13 @@ def _has(read: Reader, value: object) -> Predicate:
     def check(doc: Mapping[str, Any]) -> bool:
         found = read(doc)
         return isinstance(found, list) and any(same(item, value) for item in found)
+
+    return check
+
+
+def _any_row(read: Reader, accepts: Predicate) -> Predicate:
+    def check(doc: Mapping[str, Any]) -> bool:
+        found = read(doc)
+        return isinstance(found, list) and any(isinstance(row, dict) and accepts(row) for row in found)
 
     return check

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import accumulate, islice
 from typing import Any, Protocol
 
+from crmkit.query import split_path
 from crmkit.store.base import Doc
-from crmkit.store.evaluate import FLAG, MISSING, rank, reader
+from crmkit.store.evaluate import FLAG, MISSING, rank, reader, values
 
 Key = tuple[Any, ...]
 _CHUNK = 512
+_SAMPLED = 8  # chunks that tell how rare a word is
 
 
 class Index(Protocol):
@@ -33,6 +36,7 @@ class HashIndex:
     """From a value to the ids of the documents that have it at a path."""
 
     def __init__(self, path: str, documents: Iterable[Doc]) -> None:
+        self._names = split_path(path)
         self._read = reader(path)
         self._ids: dict[Any, set[str]] = {}
         for document in documents:
@@ -72,16 +76,44 @@ class HashIndex:
 
 
 class ItemIndex(HashIndex):
-    """From a value to the ids of the documents whose list at a path holds it."""
+    """From a value to the ids of the documents in which a list at a path, or a row of a list on the way, has it."""
 
     def keys(self, document: Doc) -> set[Any]:
         """Return the keys under which a document is found."""
-        items = self._read(document)
-        return {hash_key(item) for item in items} - {None} if isinstance(items, list) else set()
+        found = values(document, self._names)
+        return {key for value in found if (key := hash_key(value)) is not None}
 
 
 class _Chunk(list[Key]):
-    joined: str | None = None  # its texts in one string, for `SortedKeys.holding`, until the chunk changes
+    """Some neighbouring keys; for `SortedKeys.holding` their texts too, until the chunk changes."""
+
+    joined: str | None = None
+    starts: array[int]  # where each text begins in the joined one
+
+    def texts(self) -> str:
+        """Return the last value of each key, the one before the id, as one text; what is no text counts as empty."""
+        if self.joined is None:
+            texts = [key[-2] if isinstance(key[-2], str) else "" for key in self]
+            self.starts = array("L", accumulate(map(len, texts), lambda place, size: place + size + 1, initial=0))
+            self.joined = "\n".join(texts)
+        return self.joined
+
+    def holding(self, words: Sequence[str]) -> Iterator[Key]:
+        """Yield the keys whose text holds every word. Only where the first is do the others have to be looked for."""
+        joined, starts, place = self.texts(), self.starts, 0
+        first, others = words[0], words[1:]
+        if any(word not in joined for word in others):
+            return
+        while (found := joined.find(first, place)) >= 0:
+            number = bisect_right(starts, found) - 1
+            key, place = self[number], starts[number + 1]
+            if found + len(first) >= place:  # it reaches over the end of this text
+                continue
+            for word in others:
+                if word not in key[-2]:
+                    break
+            else:
+                yield key
 
 
 class SortedKeys:
@@ -137,18 +169,15 @@ class SortedKeys:
         return sum(map(len, self.chunks[:number])) + place
 
     def holding(self, words: Sequence[str]) -> Iterator[Key]:
-        """Yield the keys whose last value, the one before the id, is text that holds every word.
-
-        One search through the joined texts of a chunk rules out most chunks.
-        """
+        """Yield the keys whose last value, the one before the id, is text that holds every word."""
+        rarest_first = self.by_rarity(words)
         for chunk in self.chunks:
-            if chunk.joined is None:
-                chunk.joined = "\n".join(key[-2] for key in chunk if isinstance(key[-2], str))
-            if all(word in chunk.joined for word in words):
-                keys = [key for key in chunk if isinstance(key[-2], str)]
-                for word in words:
-                    keys = [key for key in keys if word in key[-2]]
-                yield from keys
+            yield from chunk.holding(rarest_first)
+
+    def by_rarity(self, words: Sequence[str]) -> list[str]:
+        """Return words with the one in front that few texts hold, as far as a look at some of them can tell."""
+        sample = [chunk.texts() for chunk in self.chunks[:: len(self.chunks) // _SAMPLED + 1]]
+        return sorted(words, key=lambda word: (sum(texts.count(word) for texts in sample), -len(word)))
 
     def _find(self, key: Key) -> tuple[int, int]:
         number = bisect_left(self._last, key)
@@ -207,33 +236,45 @@ class TextIndex:
 
     def __init__(self, text: Callable[[Doc], str], documents: Iterable[Doc]) -> None:
         self._text = text
-        self._known = {document["id"]: self._key(document) for document in documents}  # deriving a text takes time
-        self._keys = SortedKeys(self._known.values())
+        self._keys = SortedKeys(map(self._key, documents))
 
     def replace(self, old: Doc | None, new: Doc | None) -> None:
         """Take in a change."""
-        before = self._known.pop(old["id"], None) if old is not None else None
+        before = self._key(old) if old is not None else None
         after = self._key(new) if new is not None else None
-        if after is not None:
-            self._known[after[-1]] = after
         self._keys.exchange(before, after)
 
     def match(self, words: Sequence[str], limit: int) -> list[str]:
         """Return the ids of the best texts that hold every word."""
         if not words:
             return [id for _, id in islice(self._keys.walk(), limit)]
-        first, inner = words[0], " " + words[0]
+        first, others = words[0], words[1:]
         above = after_prefix(first)
-        if len(words) == 1:
-            starting = self._keys.walk((first,), None if above is None else (above,))
-        else:  # a second word may be rare where the first is not: let whole chunks be ruled out
-            starting = (key for key in self._keys.holding(words) if key[0].startswith(first))
-        ranked = chain(
-            starting,
-            (key for key in self._keys.holding([inner, *words]) if not key[0].startswith(first)),
-            (key for key in self._keys.holding(words) if not key[0].startswith(first) and inner not in key[0]),
-        )
-        return [id for _, id in islice(ranked, limit)]
+        starting = self._keys.walk((first,), None if above is None else (above,))
+        best = [key[1] for key in islice((key for key in starting if all(w in key[0] for w in others)), limit)]
+        if len(best) < limit:
+            best += self._inside(words, limit - len(best))
+        return best
+
+    def _inside(self, words: Sequence[str], limit: int) -> list[str]:
+        """Return the texts that begin otherwise: those in which a word begins with the first, then the rest."""
+        first, inner = words[0], " " + words[0]
+        beginning: list[str] = []
+        rest: list[str] = []
+        rarest_first = self._keys.by_rarity(words)
+        for chunk in self._keys.chunks:
+            for text, id in chunk.holding(rarest_first):
+                if text.startswith(first):
+                    continue
+                if inner in text:
+                    beginning.append(id)
+                elif len(rest) < limit:
+                    rest.append(id)
+            if len(beginning) >= limit:
+                break
+            if len(rest) == limit:  # there are enough of those: from now on only a better one counts
+                rarest_first = [inner if word == first else word for word in rarest_first]
+        return [*beginning, *rest][:limit]
 
     def _key(self, document: Doc) -> Key:
         return " ".join(self._text(document).split()), document["id"]

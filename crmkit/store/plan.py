@@ -1,4 +1,4 @@
-"""How one page is found: which index to use, where to go on, and the cursor that says so.
+"""How one page is found: which index to use, and where to go on.
 
 Two ways lead to a page. Either an index names few candidates, which are then sorted; or the documents are
 walked in the order asked for until the page is full. `_is_better_walked` decides.
@@ -6,18 +6,20 @@ walked in the order asked for until the page is full. `_is_better_walked` decide
 
 from __future__ import annotations
 
-import base64
 import heapq
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
 from crmkit.errors import Invalid
-from crmkit.query import And, Compare, Condition, Find, Has, In, Or, Order, Page
+from crmkit.query import And, AnyRow, Compare, Condition, Find, Has, In, Or, Order, Page
+from crmkit.store.cursors import Gap, encode_cursor, gap_of
 from crmkit.store.documents import Documents
-from crmkit.store.evaluate import TEXT, predicate, rank
+from crmkit.store.evaluate import TEXT, Predicate, predicate, rank
 from crmkit.store.indexes import Key, after_prefix, key_reader
+
+Side = Callable[[bool, int], Iterator[Key]]
+"""Yields the keys on one side of a gap, the nearest first: behind it or, if True, before it; so many are needed."""
 
 _ABOVE_ALL_IDS = "\U0010ffff"
 
@@ -33,18 +35,17 @@ def find_page(documents: Documents, find: Find) -> Page[Mapping[str, Any]]:
     """Return the page that `find` asks for."""
     size = len(documents.by_id)
     limit = at_most(find.limit, size)
-    after = None if find.after is None else decode_cursor(find.after, find.order)
+    gap, backward = gap_of(find), find.before is not None
     accepts = predicate(find.where)
     candidates = candidates_for(documents, find.where)
     if _is_uniform(find.order) and (candidates is None or _is_better_walked(candidates.size, size, limit)):
-        walked = _walk(documents, find.order, after)
-        page = list(islice((key for key in walked if accepts(documents.by_id[key[-1]])), limit + 1))
+        side = _walking(documents, find.order, gap, accepts)
     else:
         ids = documents.by_id if candidates is None else candidates.ids()
-        docs = filter(accepts, map(documents.by_id.__getitem__, ids))
-        page = _sorted(docs, find.order, limit, after)
-    following = encode_cursor(page[limit - 1], find.order) if len(page) > limit else None
-    return Page([documents.by_id[key[-1]] for key in page[:limit]], following)
+        side = _sorting(filter(accepts, map(documents.by_id.__getitem__, ids)), find.order, gap)
+    keys = list(islice(side(backward, limit + 1), limit + 1))
+    goes_on, goes_back = len(keys) > limit, gap is not None and any(side(not backward, 1))
+    return _page(documents, find, gap, keys[:limit], (goes_back, goes_on) if backward else (goes_on, goes_back))
 
 
 def at_most(limit: int, size: int) -> int:
@@ -69,16 +70,22 @@ def accepted_by(documents: Documents, where: Condition | None) -> list[Mapping[s
 def candidates_for(documents: Documents, where: Condition | None) -> Candidates | None:
     """Return the smallest set of candidates that an index can name; None where no index helps."""
     match where:
+        case Compare("id", "==", value):
+            return _one_of({value} if value in documents.by_id else set())
+        case In("id", values):
+            return _one_of({value for value in values if value in documents.by_id})
         case Compare(path, "==", value):
             return _one_of(documents.by_value(path).ids(value))
-        case In(path, values):
-            return _one_of(set().union(*map(documents.by_value(path).ids, values)))
         case Has(path, value):
             return _one_of(documents.by_item(path).ids(value))
+        case In(path, values):
+            return _one_of(set().union(*map(documents.by_value(path).ids, values)))
         case Compare(path, "<" | "<=" | ">" | ">=" | "startswith"):
             return _between(documents, path, *_bounds(where))
         case Compare(path, "contains", value):
             return _one_of({key[-1] for key in documents.sorted_by((path,)).keys.holding([value])})
+        case AnyRow(path, inner):
+            return candidates_for(documents, _of_any_row(path, inner))
         case And(parts):
             known = [found for part in parts if (found := candidates_for(documents, part)) is not None]
             return min(known, key=lambda found: found.size, default=None)
@@ -88,31 +95,36 @@ def candidates_for(documents: Documents, where: Condition | None) -> Candidates 
     return None
 
 
-def encode_cursor(key: Key, order: tuple[Order, ...]) -> str:
-    """Return the place of a document in an order as opaque text."""
-    return base64.urlsafe_b64encode(json.dumps([_signature(order), key]).encode()).decode()
+def _of_any_row(path: str, inner: Condition) -> Condition | None:
+    """Return what a document certainly holds when one of its rows fulfils a condition; None where no index knows."""
+    match inner:
+        case Compare(below, "==", value) | Has(below, value):
+            return Has(f"{path}.{below}", value)
+        case In(below, values):
+            return Or(tuple(Has(f"{path}.{below}", value) for value in values))
+        case AnyRow(below, deeper):
+            return _of_any_row(f"{path}.{below}", deeper)
+        case And(parts):
+            return And(tuple(part for part in (_of_any_row(path, part) for part in parts) if part is not None))
+        case Or(parts):
+            each = tuple(part for part in (_of_any_row(path, part) for part in parts) if part is not None)
+            return Or(each) if len(each) == len(parts) else None
+    return None
 
 
-def decode_cursor(cursor: str, order: tuple[Order, ...]) -> Key:
-    """Return the place that a cursor stands for.
-
-    Raises:
-        Invalid: It is not a cursor, or one of another order.
-    """
-    try:
-        signature, parts = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        ranks, values, id = parts[:-1:2], parts[1:-1:2], parts[-1]
-        is_typed = all(value == 0 if kind == 0 else rank(value) == kind for kind, value in zip(ranks, values))
-        is_sound = is_typed and len(ranks) == len(values) == len(order) and isinstance(id, str)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        is_sound = False
-    if not is_sound or signature != _signature(order):
-        raise Invalid({"after": "is not a cursor of this order; give Page.next of the page before"})
-    return tuple(parts)
-
-
-def _signature(order: tuple[Order, ...]) -> list[str]:
-    return ["-" * key.descending + key.path for key in order]
+def _page(
+    documents: Documents, find: Find, gap: Gap | None, keys: list[Key], ends: tuple[bool, bool]
+) -> Page[Mapping[str, Any]]:
+    """Return a page of keys, the nearest to the gap first, with a cursor for each side that goes on."""
+    has_next, has_previous = ends
+    if find.before is not None:
+        keys.reverse()
+    first, last = (Gap(keys[0], False), Gap(keys[-1], True)) if keys else (gap, gap)
+    return Page(
+        [documents.by_id[key[-1]] for key in keys],
+        encode_cursor(last, find.order) if last and has_next else None,
+        encode_cursor(first, find.order) if first and has_previous else None,
+    )
 
 
 def _is_uniform(order: tuple[Order, ...]) -> bool:
@@ -128,20 +140,31 @@ def _is_better_walked(candidates: int, size: int, limit: int) -> bool:
     return candidates * candidates > limit * size
 
 
-def _walk(documents: Documents, order: tuple[Order, ...], after: Key | None) -> Iterator[Key]:
-    keys = documents.sorted_by(tuple(key.path for key in order)).keys
-    if _is_descending(order):
-        return keys.walk(high=after, descending=True)
-    return keys.walk(() if after is None else (*after, ""))
+def _walking(documents: Documents, order: tuple[Order, ...], gap: Gap | None, accepts: Predicate) -> Side:
+    """Walk through the index of an order from a gap on."""
+    keys, is_descending = documents.sorted_by(tuple(key.path for key in order)).keys, _is_descending(order)
+    edge = None if gap is None else gap.key if gap.is_behind == is_descending else (*gap.key, "")
+
+    def side(backward: bool, most: int) -> Iterator[Key]:  # noqa: ARG001  # who takes them stops in time
+        if backward == is_descending:
+            walked = keys.walk(edge or ())
+        else:
+            walked = keys.walk(high=edge, descending=True)
+        return (key for key in walked if accepts(documents.by_id[key[-1]]))
+
+    return side
 
 
-def _sorted(docs: Iterable[Mapping[str, Any]], order: tuple[Order, ...], limit: int, after: Key | None) -> list[Key]:
-    """Return the keys of the first documents after a place, and one more, by sorting all of them."""
-    key_of = key_reader([key.path for key in order])
-    place = _placer(order)
-    start = None if after is None else place(after)
-    keys = (key for key in map(key_of, docs) if start is None or start < place(key))
-    return heapq.nsmallest(limit + 1, keys, key=place)
+def _sorting(docs: Iterable[Mapping[str, Any]], order: tuple[Order, ...], gap: Gap | None) -> Side:
+    """Sort documents, as far as they are needed."""
+    keys, place = list(map(key_reader([key.path for key in order]), docs)), _placer(order)
+    edge = None if gap is None else (place(gap.key), gap.is_behind)
+
+    def side(backward: bool, most: int) -> Iterator[Key]:
+        beyond = keys if edge is None else [key for key in keys if ((place(key), False) < edge) == backward]
+        return iter((heapq.nlargest if backward else heapq.nsmallest)(most, beyond, key=place))
+
+    return side
 
 
 class _Reversed:

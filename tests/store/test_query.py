@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from functools import cmp_to_key
 from typing import Any
 
@@ -11,45 +12,61 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from crmkit.errors import Invalid
-from crmkit.query import And, Condition, F, Find, Not, Or, Order
+from crmkit.query import And, AnyRow, Condition, F, Find, Not, Or, Order
+from crmkit.store.cursors import Gap
 from crmkit.store.documents import Documents
 from crmkit.store.evaluate import predicate, rank, reader
 from crmkit.store.indexes import SortedKeys, TextIndex
 from crmkit.store.plan import accepted_by, find_page
 
-PATHS = ["a", "b", "x.y"]
+PATHS = ["a", "b", "x.y", "a.number", "x.acme.tier"]
 TEXTS = st.sampled_from(
     ["", "a", "A", "ab", "a%", "é", "e\u0301", "\U0010ffff", "\U0010ffffz", "\ue000", "\U0001f600", "\0"]
 )
+NUMBERS = st.sampled_from(["1.5", "1.50", "1E+1", "-0", "10", "NaN", "Infinity", "0.1000000000000000000000000001"])
 SCALARS = TEXTS | st.integers(-2, 2) | st.sampled_from([0.5, -0.0, 1.0, 2**60]) | st.booleans()
-VALUES = SCALARS | st.none() | st.lists(SCALARS, max_size=3) | st.just({"z": 1})
+WANTED = SCALARS | st.sampled_from([Decimal("1.5"), Decimal(10), Decimal("0.1")])
+VALUES = SCALARS | NUMBERS | st.none() | st.lists(SCALARS, max_size=3) | st.just({"z": 1})
+ROWS = st.lists(st.fixed_dictionaries({}, optional={"a": VALUES, "b": VALUES}) | SCALARS, max_size=3)
 DOCS = st.fixed_dictionaries(
-    {}, optional={"a": VALUES, "b": VALUES, "x": VALUES | st.fixed_dictionaries({"y": VALUES})}
+    {},
+    optional={
+        "a": VALUES,
+        "b": VALUES,
+        "x": VALUES | st.fixed_dictionaries({"y": VALUES}),
+        "x.acme.tier": VALUES,
+        "rows": ROWS | VALUES,
+    },
 )
 
 
-def _leaves() -> st.SearchStrategy[Condition]:
-    field = st.sampled_from(PATHS).map(lambda path: F[path])
+def _leaves(paths: list[str]) -> st.SearchStrategy[Condition]:
+    field = st.sampled_from(paths).map(lambda path: F[path])
     comparing = st.sampled_from(["__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "has"])
     return st.one_of(
-        st.builds(lambda f, name, value: getattr(f, name)(value), field, comparing, SCALARS),
+        st.builds(lambda f, name, value: getattr(f, name)(value), field, comparing, WANTED),
         st.builds(
             lambda f, name, text: getattr(f, name)(text), field, st.sampled_from(["startswith", "contains"]), TEXTS
         ),
-        st.builds(lambda f, values: f.isin(values), field, st.lists(SCALARS, max_size=3)),
+        st.builds(lambda f, values: f.isin(values), field, st.lists(WANTED, max_size=3)),
         st.builds(lambda f: f.exists(), field),
     )
 
 
-CONDITIONS = st.recursive(
-    _leaves(),
-    lambda inner: st.one_of(
-        st.lists(inner, min_size=1, max_size=3).map(lambda parts: And(tuple(parts))),
-        st.lists(inner, min_size=1, max_size=3).map(lambda parts: Or(tuple(parts))),
-        inner.map(Not),
-    ),
-    max_leaves=5,
-)
+def _combined(leaves: st.SearchStrategy[Condition]) -> st.SearchStrategy[Condition]:
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            st.lists(inner, min_size=1, max_size=3).map(lambda parts: And(tuple(parts))),
+            st.lists(inner, min_size=1, max_size=3).map(lambda parts: Or(tuple(parts))),
+            inner.map(Not),
+        ),
+        max_leaves=5,
+    )
+
+
+IN_ROWS = _combined(_leaves(["a", "b", "a.number"])).map(lambda condition: AnyRow("rows", condition))
+CONDITIONS = _combined(_leaves([*PATHS, "rows"]) | IN_ROWS)
 ORDERS = st.lists(st.builds(Order, st.sampled_from([*PATHS, "id"]), st.booleans()), max_size=3).map(tuple)
 
 
@@ -80,21 +97,32 @@ def differences(found: Callable[[Documents, Find], Any], count: int) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.lists(DOCS, max_size=25), CONDITIONS | st.none(), ORDERS, st.integers(1, 9), st.lists(DOCS, max_size=6))
-    def run(docs: Any, where: Condition | None, order: tuple[Order, ...], limit: int, later: Any) -> None:
-        documents = Documents()
+    @given(
+        st.lists(DOCS, max_size=25),
+        CONDITIONS | st.none(),
+        ORDERS,
+        st.integers(1, 9),
+        st.lists(DOCS, max_size=6),
+        st.booleans(),
+    )
+    def run(
+        docs: Any, where: Condition | None, order: tuple[Order, ...], limit: int, later: Any, is_lazy: bool
+    ) -> None:
+        documents = Documents(lazy=is_lazy)
         for number, doc in enumerate(docs):
             documents.put({**doc, "id": f"{number:02}"})
         for _ in range(2):  # the second with indexes that were there before the changes
-            after, ids = None, []
-            while True:
-                page = found(documents, Find("c", where, order, limit, after))
-                ids += [doc["id"] for doc in page]
-                after = page.next
-                if after is None:
-                    break
+            pages = [found(documents, Find("c", where, order, limit))]
+            while pages[-1].next is not None:
+                pages.append(found(documents, Find("c", where, order, limit, after=pages[-1].next)))
+            ids = [doc["id"] for page in pages for doc in page]
             assert ids == scan(list(documents.by_id.values()), where, order)
             assert sorted(doc["id"] for doc in accepted_by(documents, where)) == sorted(ids)
+            back = pages[-1]
+            for page in reversed(pages[:-1]):
+                back = found(documents, Find("c", where, order, limit, before=back.previous))
+                assert back == page
+            assert (back.previous, back.next) == (None, pages[0].next)
             for number, doc in enumerate(later):
                 documents.put({**doc, "id": f"{number * 5:02}"})
             documents.remove("01")
@@ -113,10 +141,50 @@ def test_control_a_plan_that_trusts_its_candidates_is_caught(monkeypatch: pytest
         differences(find_page, 300)
 
 
+def test_control_pages_that_begin_behind_their_edge_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crmkit.store.plan.Gap", lambda key, is_behind: Gap(key, True))
+    with pytest.raises(AssertionError):
+        differences(find_page, 300)
+
+
 def test_control_indexes_that_miss_changes_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Documents, "put", lambda self, doc: self.by_id.__setitem__(doc["id"], doc))
+    monkeypatch.setattr(Documents, "put", lambda self, doc: self.by_id.take(doc))
     with pytest.raises((AssertionError, KeyError)):
         differences(find_page, 300)
+
+
+def documents_of(*values: int) -> Documents:
+    documents = Documents()
+    for value in values:
+        documents.put({"id": f"{value:02}", "n": value})
+    return documents
+
+
+@pytest.mark.parametrize("order", [(), (Order("n"),), (Order("n", descending=True),), (Order("n"), Order("m", True))])
+def test_there_is_a_way_back_from_where_everything_went_away(order: tuple[Order, ...]) -> None:
+    documents = documents_of(*range(6))
+    first = find_page(documents, Find("c", None, order, 3))
+    second = find_page(documents, Find("c", None, order, 3, after=first.next))
+    for doc in second:
+        documents.remove(doc["id"])
+    empty = find_page(documents, Find("c", None, order, 3, after=first.next))
+    assert (list(empty), empty.next) == ([], None)
+    assert list(find_page(documents, Find("c", None, order, 9, before=empty.previous))) == list(first)
+    for doc in first:
+        documents.remove(doc["id"])
+    documents.put(second.records[1])
+    empty = find_page(documents, Find("c", None, order, 3, before=second.previous))
+    assert (list(empty), empty.previous) == ([], None)
+    assert list(find_page(documents, Find("c", None, order, 9, after=empty.next))) == [second.records[1]]
+
+
+def test_a_page_has_one_edge_that_is_given() -> None:
+    documents = documents_of(*range(6))
+    second = find_page(documents, Find("c", limit=2, after=find_page(documents, Find("c", limit=2)).next))
+    with pytest.raises(Invalid, match="before: cannot be given together with after"):
+        find_page(documents, Find("c", after=second.next, before=second.previous))
+    with pytest.raises(Invalid, match=r"before: is not a cursor of this order; give Page\.previous"):
+        find_page(documents, Find("c", order=(Order("n"),), before=second.previous))
 
 
 @pytest.mark.parametrize(
@@ -125,18 +193,31 @@ def test_control_indexes_that_miss_changes_are_caught(monkeypatch: pytest.Monkey
         (F.n == 1, {"one", "float"}),
         (F.n == True, {"true"}),  # noqa: E712
         (F.n != 1, {"zero"}),
-        (~(F.n == 1), {"zero", "true", "text", "none", "list", "empty"}),
+        (~(F.n == 1), {"zero", "true", "text", "none", "list", "empty", "none at all", "rows"}),
         (F.n < "2", {"text"}),
         (F.n >= 0, {"zero", "one", "float"}),
         (F.n.isin([1, "1"]), {"one", "float", "text"}),
-        (F.n.has(1), {"list"}),
-        (F.n.exists(), {"zero", "one", "float", "true", "text", "list"}),
+        (F.n.has(1), {"list", "rows"}),
+        (F.n.exists(), {"zero", "one", "float", "true", "text", "list", "rows"}),
         (F.n.deeper == 1, set()),
+        (F.n.number == 1, {"text"}),
+        (F.n.number < 2, {"text"}),
+        (F.n.any(F.deeper == 1), {"rows"}),
+        (F.n.any(~(F.deeper == 1)), {"rows"}),
         ((F.n == 0) | (F.n == "1"), {"zero", "text"}),
     ],
 )
 def test_a_value_of_another_type_is_missing(where: Condition, expected: set[str]) -> None:
-    values = {"zero": 0, "one": 1, "float": 1.0, "true": True, "text": "1", "none": None, "list": [1, "a"]}
+    values: dict[str, Any] = {
+        "zero": 0,
+        "one": 1,
+        "float": 1.0,
+        "true": True,
+        "text": "1",
+        "none": None,
+        "list": [1, "a"],
+    }
+    values |= {"none at all": [], "rows": [{"deeper": 1}, 1, {"deeper": 2}]}
     docs = [{"id": id, "n": value} for id, value in values.items()] + [{"id": "empty"}]
     assert {doc["id"] for doc in filter(predicate(where), docs)} == expected
 
