@@ -7,6 +7,7 @@ sealed. A record made from a document shows a sensitive field as a masked `Secre
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from crmkit.vault import Vault
 
 REMOVED = ".removed"  # the collection of removed records stands beside its own, under this ending
 SEALED = "c1."  # how the text of an envelope begins
+MASKS = 8_192  # how many masks of sensitive values are remembered, in memory only
 TAGS = "_bi"  # blind index tags of a document, by field
 
 
@@ -30,6 +32,7 @@ class RecordCodec:
         self._vault = vault
         self._known: dict[str, RecordInfo] = {}
         self._sealed: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._mask = lru_cache(maxsize=MASKS)(self._mask_of)  # a mask takes an opened value, and a page shows fifty
 
     def know(self, known: RecordInfo) -> None:
         """Learn which fields of a collection, and of its removed records, are sealed."""
@@ -116,8 +119,16 @@ class RecordCodec:
         """Return a sensitive field as a masked, unopened `Secret`."""
         known, value = self._known[collection], doc[name]
         fresh = isinstance(value, Secret)
-        shown = str(value) if fresh else mask(known.fields[name].kind, self.opened(collection, doc, name))
+        shown = str(value) if fresh else self._mask(collection, name, doc["id"], self.subject(collection, doc), value)
         return Secret(shown, place=(known.type, doc["id"], name), sealed="" if fresh else value)
+
+    def _mask_of(self, collection: str, name: str, record: str, subject: str, sealed: str) -> str:
+        known = self._known[collection]
+        return mask(known.fields[name].kind, self._vault.open(known.type, name, record, subject, sealed))
+
+    def forget(self) -> None:
+        """Drop what is remembered of opened values."""
+        self._mask.cache_clear()
 
     def record(self, record_type: type[Record], collection: str, doc: Mapping[str, Any]) -> Any:
         """Return the record that a document holds; fields that its type does not know stay behind."""

@@ -108,6 +108,7 @@ class CRM:
         for watch in self._watches:
             watch.stop()
         self._store.close()
+        self._codec.forget()
         self._vault.close()
 
     # ------------------------------------------------------------------ plugins and types
