@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
+
+from crmkit.errors import CrmError, Damaged, Refused
 
 FILE_MODE = 0o660
 FOLDER_MODE = 0o2770
@@ -25,6 +28,18 @@ def unframe(line: bytes) -> bytes | None:
         return None
     payload = line[9:-1]
     return payload if b"%08x" % zlib.crc32(payload) == line[:8] else None
+
+
+def explained(error: OSError, place: Path) -> CrmError:
+    """Return the error of ours for what the system says about a file, or about something in `place`."""
+    path = error.filename or place
+    if isinstance(error, FileNotFoundError):
+        return Damaged(f"{path}: is missing")
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return Damaged(f"{path}: cannot be opened ({error.strerror})")
+    if isinstance(error, PermissionError):
+        return Refused(f"{path}: this user may not read and write it ({error.strerror})")
+    return CrmError(f"{path}: cannot be read and written ({error.strerror})")
 
 
 def make_folder(path: Path, mode: int = FOLDER_MODE) -> None:
@@ -44,10 +59,18 @@ def open_file(path: Path, flags: int = os.O_RDWR, mode: int = FILE_MODE) -> int:
         return fd
 
 
+class NotSynced(OSError):
+    """The system could not say that what was written is on disk; it may be, or may never be."""
+
+
 def write_at(fd: int, data: bytes, offset: int) -> None:
-    """Write all of `data` at `offset` and return when it is on disk; take a short write back.
+    """Write all of `data` at `offset` and return when it is on disk; take back what is not.
+
+    After a failed sync the system may go on showing bytes that never reach the disk, and report a later sync of
+    them as done. So they are taken back too, before anybody reads them.
 
     Raises:
+        NotSynced: `data` was written, and may or may not be on disk.
         OSError: Nothing of `data` is in the file then, as far as the system lets us say so.
     """
     try:
@@ -57,7 +80,12 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
     except OSError:
         os.ftruncate(fd, offset)
         raise
-    os.fdatasync(fd)
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        with suppress(OSError):
+            os.ftruncate(fd, offset)
+        raise NotSynced(error.errno, error.strerror) from error
 
 
 def write_all(fd: int, data: bytes, offset: int) -> int:
@@ -74,12 +102,12 @@ def replace_file(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
     fd = open_file(temporary, os.O_RDWR | os.O_TRUNC, mode)
     try:
         write_at(fd, data, 0)
+        os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(fd)
-    os.replace(temporary, path)
     sync_folder(path.parent)
 
 

@@ -28,16 +28,16 @@ def new_folder(path: Path, mode: int = FOLDER_MODE) -> Iterator[Path]:
     """
     if path.is_symlink() or (path.exists() and not (path.is_dir() and not any(path.iterdir()))):
         raise Invalid({"folder": f"{path} exists already; name a new folder, nothing is ever written over an old one"})
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = made = path.with_name(f".{path.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         make_folder(unfinished, mode)
         yield unfinished
         _sync_all(unfinished)
-        unfinished.rename(path)
+        made = unfinished.rename(path)
         sync_folder(path.parent)
     except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
         if isinstance(error, OSError):
             raise failed(error, path) from error
         raise

@@ -124,7 +124,7 @@ class AuditLog(Guarded):
         return []
 
     def accept(self) -> AuditHead:
-        """Pin the head of a log that was put back on purpose, though it lacks lines that this user saw.
+        """Pin the head of a log that was put back on purpose as that of another branch.
 
         Returns:
             The head.

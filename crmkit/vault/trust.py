@@ -87,16 +87,20 @@ class Trust:
         """
         with self._change() as known:
             heads = _heads(known)
-            if instead_of in heads or not heads:
-                self._pin(known, [*(each for each in heads if each != instead_of), head])
+            if instead_of in heads:
+                heads[heads.index(instead_of)] = head
+            elif not heads:
+                heads = [head]
+            self._pin(known, heads)
 
     def accept_audit_head(self, head: AuditHead) -> None:
         """Remember the head of a log that was put back on purpose, beside those that are known.
 
-        The log that it was copied from may still be in use, and must stay as well guarded as it was.
+        The log that it was copied from may still be in use and must stay as well guarded as it was, so a head that is
+        known is remembered twice: each of the two goes on from one of them.
         """
         with self._change() as known:
-            self._pin(known, list(dict.fromkeys([*_heads(known), head])))
+            self._pin(known, [*_heads(known), head])
 
     def trusted_code(self) -> dict[str, str]:
         """Return the files of the workspace folder that this user trusts: SHA-256 by relative path."""
