@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from itertools import islice
 
-from rapidfuzz import process
-from rapidfuzz.distance import OSA
-
 from crmkit.store.base import Doc
 
 _SHORTEST = 3  # letters; shorter ones are near too many others
@@ -66,6 +63,9 @@ class WordIndex:
 
         A slip of the first letter is rarer than others and counts more; in the shortest words it is another word.
         """
+        from rapidfuzz import process  # takes time to import, and most questions are spelt well
+        from rapidfuzz.distance import OSA
+
         edits = 1 if len(typed) < _LONG else 2
         found: list[tuple[float, str]] = [(0.0, word) for word in self._ids if word.startswith(typed)]
         for word, distance, _ in process.extract(
