@@ -619,9 +619,7 @@ def differences(crm: CRM, examples: int) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(
-        st.none() | questions(owners), orders, st.integers(1, 40).map(lambda limit: limit if limit < 3 else limit + 4)
-    )
+    @given(st.none() | questions(owners), orders, st.sampled_from([2, 3, 7, 12, 20, 40]))
     def run(question: Question | None, order: list[str], limit: int) -> None:
         where, holds = question or (None, lambda _: True)
         expected = in_order([record for record in records if holds(record)], order)
