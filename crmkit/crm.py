@@ -44,6 +44,7 @@ from crmkit.workspace import Workspace, fingerprints
 
 if TYPE_CHECKING:
     from crmkit.backup import Backup, Progress
+    from crmkit.doctor import Health
     from crmkit.transfer import ImportPlan
 
 R = TypeVar("R", bound=Record)
@@ -193,7 +194,7 @@ class CRM:
     def _type_of(self, collection: str) -> type[Record] | None:
         """Return the record type that a collection of the store holds; None where its plugin is absent."""
         found = self._by_plural().get(collection.removesuffix(REMOVED))
-        return found.type if found else None
+        return None if found is None else found.type  # an empty collection is false
 
     def _context(self, raw: Mapping[str, Any], doc: Mapping[str, Any]) -> dict[str, Any]:
         """Return the validation context: the currency, and the region of national phone numbers."""
@@ -559,6 +560,14 @@ class CRM:
         return back_up(self.workspace, self._store, self._vault, Path(path), progress)
 
     # ------------------------------------------------------------------ health
+
+    def examine(self) -> Health:
+        """Check everything that is stored: what there is, what is wrong, and what to do about it."""
+        from crmkit.doctor import examine
+
+        known = [collection + ending for collection in self._by_plural() for ending in ("", REMOVED)]
+        failed = [f"plugin {row.name} is {row.state}: {row.reason}" for row in self.plugins if row.state == "failed"]
+        return examine(self.workspace, self._store, self._vault, known, failed)
 
     def verify(self) -> list[str]:
         """Read every frame and the audit log again and return what is wrong; empty when all is well."""

@@ -48,7 +48,7 @@ def logged(frame: Frame, about: str | None = None) -> Logged | None:
     for operation in frame.operations:
         if operation[0] == "m":
             meta = operation[1]
-        else:
+        elif about is None or _touches(operation, about):
             steps += [step for step in _steps(operation) if about is None or step.id == about]
     return Logged(frame.seq, meta, tuple(steps)) if steps else None
 
@@ -76,6 +76,18 @@ def _steps(operation: Operation) -> Iterator[Step]:
             yield Step("move", collection, id, to, _names(after, before), before)
         case ["d", collection, id, doc]:
             yield Step("delete", collection, id, "", tuple(doc), doc)
+
+
+def _touches(operation: Operation, id: str) -> bool:
+    """Return whether an operation is about a document; a commit may have thirty thousand that are not."""
+    match operation[0]:
+        case "a":
+            return id in operation[2]
+        case "b":
+            return any(doc["id"] == id for doc in operation[2])
+        case "v":
+            return bool(operation[3] == id)
+    return bool(operation[2] == id) if len(operation) > 2 else False
 
 
 def _names(after: dict[str, Any] | list[str], before: dict[str, Any]) -> tuple[str, ...]:
