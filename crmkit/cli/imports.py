@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json
+from crmkit.cli.shared import AsJson, Workspace, open_crm, progress_bar, say, say_json
 
 if TYPE_CHECKING:
     from crmkit import CRM
-    from crmkit.transfer import ImportPlan, Progress
+    from crmkit.transfer import ImportPlan
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def import_(
     if keep_good and all_or_nothing:
         raise typer.BadParameter("--keep-good and --all-or-nothing exclude each other")
     how: Any = {"group_by": group_by, "encoding": encoding, "delimiter": delimiter, "sheet": sheet}
-    with open_crm(workspace) as crm, _told_of_ctrl_c(crm, as_), _progress() as progress:
+    with open_crm(workspace) as crm, _told_of_ctrl_c(crm, as_), progress_bar() as progress:
         plan = crm.import_file(file, as_=as_, map=_mapping(map or ()), progress=progress, **how)
         errors = None if dry_run else plan.write_errors()
         if not as_json:
@@ -97,23 +97,3 @@ def _told_of_ctrl_c(crm: CRM, type: str) -> Iterator[None]:
         said = f"crmkit: interrupted: {written:,} {collection.info.plural} were written and stay{again}"
         print(said, file=sys.stderr)
         raise typer.Exit(130) from None
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Show a bar on a terminal; yield what moves it, or None where nobody looks."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        steps: dict[str, Any] = {}
-
-        def move(step: str, part: float) -> None:
-            if step not in steps:
-                steps[step] = bar.add_task(step, total=1.0)
-            bar.update(steps[step], completed=part)
-
-        yield move

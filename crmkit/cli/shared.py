@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,3 +94,23 @@ def counted(count: int, info: RecordInfo) -> str:
 def size(count: int) -> str:
     """Return a number of bytes for a person."""
     return f"{count / 1_000_000:,.1f} MB" if count >= 100_000 else f"{count / 1_000:,.1f} kB"
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[str, float], None] | None]:
+    """Show a bar on a terminal; yield what moves it, or None where nobody looks."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        steps: dict[str, Any] = {}
+
+        def move(step: str, part: float) -> None:
+            if step not in steps:
+                steps[step] = bar.add_task(step, total=1.0)
+            bar.update(steps[step], completed=part)
+
+        yield move

@@ -1,25 +1,21 @@
-"""`init` makes a workspace, `doctor` looks after one, `lab` opens one in the browser."""
+"""`init` makes a workspace, `lab` opens one in the browser."""
 
 from __future__ import annotations
 
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json, screens, size
-
-if TYPE_CHECKING:
-    from crmkit import CRM
+from crmkit.cli.shared import Workspace, open_crm, say, screens
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
     app.command()(init)
     app.command()(lab)
-    app.command()(doctor)
 
 
 def init(
@@ -67,45 +63,3 @@ def run_lab(folder: Path, *, browser: bool, port: int | None = None) -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:  # the signature of a signal handler
     raise SystemExit(128 + number)
-
-
-def doctor(workspace: Workspace = None, as_json: AsJson = False) -> None:
-    """Check everything that is stored.
-
-    Exits with 1 when something is wrong.
-    """
-    with open_crm(workspace) as crm:
-        report = _examine(crm)
-    if as_json:
-        say_json(report)
-    else:
-        _tell(report)
-    if report["problems"]:
-        raise typer.Exit(1)
-
-
-def _examine(crm: CRM) -> dict[str, Any]:
-    """Return what is stored and what is wrong with it."""
-    place = crm.workspace
-    failures = [f"plugin {row.name} is {row.state}: {row.reason}" for row in crm.plugins if row.state == "failed"]
-    return {
-        "workspace": str(place.folder),
-        "name": crm.profile.name,
-        "records": {each.info.plural: len(each) for each in (crm.collection(type) for type in crm.types)},
-        "bytes": {part.name: _bytes_in(part) for part in (place.data, place.keys, place.files)},
-        "problems": [*crm.verify(), *failures],
-    }
-
-
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _tell(report: dict[str, Any]) -> None:
-    say(f"{report['name']} in {report['workspace']}")
-    say("records: " + ", ".join(f"{plural} {count:,}" for plural, count in report["records"].items()))
-    say("on disk: " + ", ".join(f"{part} {size(count)}" for part, count in report["bytes"].items()))
-    for problem in report["problems"]:
-        say(f"wrong: {problem}")
-    if not report["problems"]:
-        say("checked: every frame of the journal, the key files, the audit log; all is well")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +25,7 @@ from crmkit.store.files import FIRST, Files
 from crmkit.store.frames import FORMAT, Frame, Operation, copied, decode
 
 PARTS = ".parts"  # under this ending stand records of which only some fields are left
+SEALED = ".sealed"  # and under this one those whose keys are lost
 
 UNFINISHED = "is damaged, or was being written when the system stopped and never acknowledged"
 _KIND = re.compile(r"(?:wal|snap|log)\.([1-9][0-9]{0,17})\.jsonl")
@@ -59,13 +60,25 @@ class _Loss(NamedTuple):
     places: frozenset[Place] = frozenset()
 
 
-def salvage(folder: Path, to: Path, workspace: str = "") -> Salvaged:
+def survey(folder: Path) -> Salvaged:
+    """Return what `salvage` would save of a store, and what is lost; nothing is written.
+
+    Raises:
+        NotFound: There is no journal and no snapshot.
+    """
+    return _Wreck(Files(folder)).result()
+
+
+def salvage(
+    folder: Path, to: Path, workspace: str = "", can_open: Callable[[str, Doc], bool] | None = None
+) -> Salvaged:
     """Write a new store with everything that can still be read of a damaged one.
 
     Args:
         folder: The damaged store; nothing in it is changed.
         to: The folder of the new one; it must not exist.
         workspace: The id of the workspace, for files none of which says it any more.
+        can_open: Says whether the sealed fields of a record can be opened; those that cannot are kept apart.
 
     Raises:
         NotFound: There is no journal and no snapshot.
@@ -75,10 +88,11 @@ def salvage(folder: Path, to: Path, workspace: str = "") -> Salvaged:
     workspace = wreck.workspace or workspace
     if not workspace:
         raise Damaged(f"{folder}: no file says which workspace it belongs to")
+    if can_open:
+        wreck.set_apart(can_open)
     durable.make_folder(to)
     _write(Files(to), wreck, workspace)
-    counts = Counter(collection for collection, _ in wreck.records)
-    return Salvaged(dict(sorted(counts.items())), wreck.seq, tuple(wreck.told()))
+    return wreck.result()
 
 
 class _Wreck:
@@ -94,6 +108,7 @@ class _Wreck:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._losses: list[_Loss] = []
+        self._sealed: list[str] = []
         self.workspace = ""
         self.records: dict[Place, Doc] = {}
         self.seq = 0
@@ -233,7 +248,20 @@ class _Wreck:
         if loss not in self._losses:
             self._losses.append(loss)
 
-    def told(self) -> Iterator[str]:
+    def set_apart(self, can_open: Callable[[str, Doc], bool]) -> None:
+        """Move records that cannot be opened to a collection that nobody opens."""
+        for (collection, id), doc in list(self.records.items()):
+            if not can_open(collection, doc):
+                del self.records[collection, id]
+                self.records[collection + SEALED, id] = doc
+                self._sealed.append(f"{collection} {id}: its keys are lost; kept, sealed, in {collection}{SEALED}")
+
+    def result(self) -> Salvaged:
+        """Return what there is and what is not."""
+        counts = Counter(collection for collection, _ in self.records)
+        return Salvaged(dict(sorted(counts.items())), self.seq, (*self._told(), *self._sealed))
+
+    def _told(self) -> Iterator[str]:
         """Yield what is lost in words; of the records that a damaged line names, what became of them."""
         for loss in self._losses:
             where = f"{loss.path}, line {loss.line}: {loss.what}" if loss.line else f"{loss.path}: {loss.what}"

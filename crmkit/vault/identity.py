@@ -62,6 +62,14 @@ def load_identity() -> Identity:
     return _parse(text, str(path))
 
 
+def identity_place() -> str:
+    """Return where the user's identity is, for people: a path, or the name of the variable that holds it."""
+    given = os.environ.get(IDENTITY_VARIABLE)
+    if given and given.strip().startswith(_IDENTITY_PREFIX):
+        return f"${IDENTITY_VARIABLE}"
+    return str(given or _default_path())
+
+
 def ensure_identity() -> Identity:
     """Return the user's identity; make an unprotected one in the config folder where there is none at all.
 

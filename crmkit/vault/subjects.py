@@ -192,6 +192,21 @@ class SubjectKeys(Guarded):
         self._newest[id] = max(generation, self._newest.get(id, FIRST_GENERATION))
 
 
+def sound_records(data: bytes) -> tuple[bytes, int]:
+    """Return what is sound in a damaged file of keys, as a file of its own, and how many bytes are not."""
+    found, damaged, at = [], 0, 0
+    while at < len(data):
+        body = _checked(*_RECORD.unpack_from(data, at)) if at + RECORD_LENGTH <= len(data) else None
+        if body is None:
+            damaged += 1
+            at += 1
+            continue
+        if body[16:18] == _FORMAT_AND_ALGORITHM:  # not a heading
+            found.append(data[at : at + RECORD_LENGTH])
+        at += RECORD_LENGTH
+    return b"".join(found), damaged
+
+
 def _packed(body: bytes) -> bytes:
     return _RECORD.pack(body, zlib.crc32(body))
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from crmkit.durable import make_folder, replace_file
+from crmkit.durable import explained, make_folder, replace_file
 from crmkit.errors import Damaged, Invalid, Locked, NotFound, Refused
 from crmkit.vault import envelope
 from crmkit.vault.audit import AuditLog
@@ -84,8 +84,11 @@ class Vault(Guarded):
             Damaged: A key file is not as crmkit wrote it, or an older or foreign one was put in its place.
         """
         path = folder / KEYRING_FILE
-        if not path.exists():  # said first: who has no workspace need not make an identity
-            raise NotFound(f"there is no keyring {path}")
+        try:
+            if not path.exists():  # said first: who has no workspace need not make an identity
+                raise NotFound(f"there is no keyring {path}")
+        except OSError as error:
+            raise explained(error, folder) from error
         return cls(folder, Keyring.read(path, load_identity()), accept=accept)
 
     @property

@@ -1,0 +1,140 @@
+"""`doctor` looks after a workspace and saves what a damaged one still holds; `backup` and `restore`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from crmkit.cli.shared import AsJson, Workspace, open_crm, progress_bar, say, say_json, size
+
+if TYPE_CHECKING:
+    from crmkit.doctor import Health, Saved
+    from crmkit.workspace import Workspace as Place
+
+NAMED = 20  # losses that are printed; --json prints all
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(doctor)
+    app.command()(backup)
+    app.command()(restore)
+
+
+def doctor(
+    workspace: Workspace = None,
+    salvage: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Make a new workspace of what a damaged one still holds.")
+    ] = None,
+    accept_restored: Annotated[
+        bool, typer.Option("--accept-restored", help="Accept that somebody restored a backup: an older audit log.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check everything that is stored; say what is wrong, and what to do.
+
+    Exits with 1 when something is wrong or was lost.
+    """
+    from crmkit.workspace import locate
+
+    place = locate(workspace)
+    if salvage:
+        _salvage(place, salvage, as_json)
+        return
+    if accept_restored:
+        from crmkit.backup import accept_restored as accept
+
+        accept(place)
+    name, health = _examined(place)
+    if as_json:
+        say_json({"workspace": str(place.folder), "name": name, **asdict(health)})
+    else:
+        say(f"{name} in {place.folder}")
+        _tell(health)
+    if health.problems:
+        raise typer.Exit(1)
+
+
+def _examined(place: Place) -> tuple[str, Health]:
+    """Return the name and the state of a workspace, also of one that cannot be opened."""
+    from crmkit import Damaged
+    from crmkit.doctor import examine_closed
+
+    try:
+        crm = open_crm(place.folder)
+    except Damaged as error:
+        return place.folder.name, examine_closed(place, error)
+    with crm:
+        return crm.profile.name, crm.examine()
+
+
+def _tell(health: Health) -> None:
+    say("records: " + ", ".join(f"{name} {count:,}" for name, count in health.records.items()))
+    say("on disk: " + ", ".join(f"{part} {size(count)}" for part, count in health.bytes.items()))
+    if health.generation:
+        say(f"history: {health.commits:,} commits; generation {health.generation}, format {health.format}")
+    for kind, lines in (("wrong", health.problems), ("mind", health.warnings), ("to do", health.advice)):
+        for line in lines:
+            say(f"{kind}: {line}")
+    if not health.problems:
+        say("checked: every frame of the store, the key files, the audit log; all is well")
+
+
+def _salvage(place: Place, folder: Path, as_json: bool) -> None:
+    from crmkit.doctor import salvage_workspace
+
+    saved = salvage_workspace(place, folder)
+    if as_json:
+        say_json(asdict(saved))
+    else:
+        _tell_saved(saved)
+    if saved.losses:
+        raise typer.Exit(1)
+
+
+def _tell_saved(saved: Saved) -> None:
+    say(f"saved into {saved.folder}: " + ", ".join(f"{name} {count:,}" for name, count in saved.records.items()))
+    for loss in saved.losses[:NAMED]:
+        say(f"lost: {loss}")
+    if len(saved.losses) > NAMED:
+        say(f"lost: ... and {len(saved.losses) - NAMED:,} more; --json names all")
+    say("the old workspace is as it was" + ("" if saved.losses else "; nothing was lost"))
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Where the backups are kept; outside of the workspace, it is made.")],
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Save a workspace: one file with the data, one with the keys.
+
+    Others may go on writing. Both files open with your identity; keep a copy of it elsewhere.
+    """
+    from crmkit.vault.identity import identity_place
+
+    with open_crm(workspace) as crm, progress_bar() as progress:
+        made = crm.backup(folder, progress=progress)
+    if as_json:
+        say_json(asdict(made))
+        return
+    for what, path in (("data", made.data), ("keys", made.keys)):
+        say(f"{what}: {path}  {size(path.stat().st_size)}")
+    for name in made.left_out:
+        say(f"left out, no plain file: {name}")
+    say(f"saved up to commit {made.seq:,}; both open with {identity_place()}: keep a copy of that elsewhere")
+
+
+def restore(
+    backup: Annotated[Path, typer.Argument(help="A file *.data.zip.age, or the folder of backups: then the newest.")],
+    folder: Annotated[Path, typer.Argument(help="The workspace to make; a new folder.")],
+    keys: Annotated[Path | None, typer.Option(help="The file *.keys.zip.age, where it is not beside the data.")] = None,
+) -> None:
+    """Make a workspace from a backup, every file of it checked."""
+    import crmkit
+
+    with progress_bar() as progress, crmkit.restore(backup, folder, keys=keys, progress=progress) as crm:
+        counts = ", ".join(f"{name} {count:,}" for name, count in crm.examine().records.items())
+        say(f"restored {crm.profile.name} into {crm.workspace.folder}, up to commit {crm.seq():,}: {counts}")
