@@ -1,239 +1,258 @@
-"""The store alone, with documents of the size of a customer, against plain TinyDB and against the bare disk.
+"""The store alone, in one process, beside plain TinyDB, sqlite3 (WAL, FULL) and what the machine can do at the least.
 
-Ratios of one run: above 1 the store is faster, unless the name says ``_cost`` (then it is how many times as much).
-``python -m benchmarks store``
+A ``…_vs_…`` is how many times as fast the store is, a ``…_cost_vs_…`` how many times as much it costs; both sides are
+of the same run. Writes take turns, so that a slow moment of the disk is everybody's.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-import multiprocessing
 import os
-import random
 import sqlite3
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tinydb import Query, TinyDB
 from tinydb.table import Document
 
+from benchmarks._documents import (
+    Doc,
+    customer,
+    fill_sqlite,
+    fill_store,
+    id_of,
+    misspelt,
+    name_of,
+    open_sqlite,
+    open_store,
+)
+from benchmarks._sizes import SIZES, scaled
+from benchmarks._timing import median, once
 from crmkit.durable import write_at
 from crmkit.query import F, Find, Order
 from crmkit.store import NEW, PlainCodec, Put, TinyStore
 
-Doc = dict[str, Any]
-_WRITING = 4.0  # seconds that four writers work at the same time
+TURNS = scaled(300)
+BY_TIME = Find("customers", order=(Order("created_at", descending=True),))
 
 
-def run() -> dict[str, float | str]:
+def run() -> dict[str, float]:
     """Measure at 1,000, 10,000 and 100,000 documents."""
-    figures: dict[str, float | str] = {}
+    figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as top:
-        for size in (1_000, 10_000, 100_000):
-            folder = Path(top) / str(size)
-            store = _filled(folder, size)
-            ours = _of_store(store, size)
-            figures |= {f"{name}_{size}_us": round(time * 1e6, 2) for name, time in ours.items()}
-            if size < 100_000:
-                plain = _of_tinydb(folder / "plain.json", size)
-                figures |= {f"{name}_vs_tinydb_{size}": round(plain[name] / ours[name]) for name in plain}
-            if size == 1_000:
-                small = ours["update_cpu"]
-                figures |= _against_the_disk(store, folder / "raw")
-            store.close()
-        figures["update_cpu_cost_100000_vs_1000"] = round(ours["update_cpu"] / small, 2)
-        figures |= _opening(folder, folder / "wal.1.jsonl")
-        figures |= _four_writers(Path(top))
+        for label, size in SIZES.items():
+            figures |= {f"{name}_{label}": value for name, value in _at_size(Path(top) / label, size).items()}
+    figures["update_cpu_cost_100k_vs_1k"] = round(figures["update_cpu_us_100k"] / figures["update_cpu_us_1k"], 2)
     return figures
 
 
-def customer(number: int) -> Doc:
-    """Return a document of about 900 bytes of JSON."""
-    chance = random.Random(number)
-    doc: Doc = {"id": f"01K{number:023}", "number": f"C-{number}", "email": f"person{number}@example.org"}
-    doc |= {"name": f"{chance.choice('ABCDEFGH')}. Person {number}", "country": chance.choice(("GB", "DE", "FR"))}
-    doc |= {"created_at": f"2026-01-01T00:00:{chance.random():.9f}+00:00", "tags": ["vip"] if number % 9 == 0 else []}
-    return doc | {f"field_{n}": "some text that people type" for n in range(18)}
+def _at_size(folder: Path, size: int) -> dict[str, float]:
+    fill_store(folder, size)
+    fill_sqlite(folder / "peer.sqlite", size)
+    figures = _opening(folder, folder / "wal.1.jsonl")
+    store, peer = open_store(folder), open_sqlite(folder / "peer.sqlite")
+    ours, sqlite = _of_store(store, size), _of_sqlite(peer, size)
+    figures["changes_us"], figures["history_ms"] = _log(store, size)
+    writes, cpu = _writes(store, peer, folder / "raw", size)
+    plain = _of_tinydb(folder / "plain.json", size)
+    figures |= {"open_plain_tinydb_s": round(once(lambda: _read_all(folder / "plain.json")), 3)}
+    ours |= {name: writes[name] for name in ("insert", "update")}
+    sqlite |= {name: writes[f"sqlite_{name}"] for name in ("insert", "update")}
+    figures |= {f"{name}_us": _us(seconds) for name, seconds in ours.items()}
+    figures |= {f"{name}_cpu_us": _us(seconds) for name, seconds in cpu.items()}
+    figures |= {f"{name}_sqlite_us": _us(seconds) for name, seconds in sqlite.items()}
+    figures |= {f"{name}_tinydb_us": _us(seconds) for name, seconds in plain.items()}
+    figures |= {f"{name}_vs_tinydb": _ratio(seconds, ours[name]) for name, seconds in plain.items()}
+    figures |= {f"{name}_vs_sqlite": _ratio(seconds, ours[name]) for name, seconds in sqlite.items() if name in ours}
+    figures["append_and_sync_us"] = _us(writes["append"])
+    figures["insert_cost_vs_append_and_sync"] = _ratio(writes["insert"], writes["append"])
+    figures["insert_cpu_cost_vs_sqlite"] = _ratio(cpu["insert"], cpu["sqlite_insert"])
+    figures["get_cost_vs_dict"] = _ratio(ours["get"], _dict_lookup(size))
+    store.close()
+    peer.close()
+    return figures
 
 
-def _filled(folder: Path, size: int) -> TinyStore:
-    TinyStore.create(folder, "benchmark")
-    store = TinyStore(folder, PlainCodec())
-    store.register("customers", unique=["number"], text=lambda doc: doc["name"].casefold())
-    for start in range(0, size, 10_000):
-        batch = range(start, min(start + 10_000, size))
-        store.commit([Put("customers", customer(number), NEW) for number in batch], {})
-    return store
+def _us(seconds: float) -> float:
+    return round(seconds * 1e6, 2)
 
 
-def _median(times: int, task: Callable[[int], object], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Return the median seconds of a task that gets 0, then 1, and so on."""
-    taken = []
-    for number in range(times):
-        start = clock()
-        task(number)
-        taken.append(clock() - start)
-    return statistics.median(taken)
+def _ratio(one: float, other: float) -> float:
+    return float(f"{one / other:.3g}")
+
+
+# --------------------------------------------------------------------------- reading
 
 
 def _of_store(store: TinyStore, size: int) -> dict[str, float]:
-    by_time = Find("customers", order=(Order("created_at", descending=True),))
-    middle = store.find(Find("customers", order=by_time.order, limit=size // 2)).next
-    deep = Find("customers", order=by_time.order, after=middle)
-
-    def update(number: int) -> None:
-        doc = store.get("customers", f"01K{number * 7 % size:023}")
-        assert doc is not None
-        changed = {**doc, "city": f"City {number}", "created_at": doc["created_at"] + "0"}
-        store.commit([Put("customers", changed, doc["rev"])], {"actor": "ann"})
-
-    def insert(number: int) -> None:
-        store.commit([Put("customers", customer(size + number), NEW)], {"actor": "ann"})
-
-    store.match("customers", ["person"], 1)
-    store.count("customers", F.name.contains("person"))
+    middle = store.find(Find("customers", order=BY_TIME.order, limit=size // 2)).next
+    deep = Find("customers", order=BY_TIME.order, after=middle)
+    back = Find("customers", order=BY_TIME.order, before=store.find(deep).previous)
+    names = [name_of(number * 7 % size).casefold() for number in range(60)]
+    first_search = once(lambda: store.match("customers", [names[0]], 1))
+    store.match("customers", [misspelt(names[0])], 1, near=True)
+    store.count("customers", F.name.contains(names[0]))
     store.count("customers", F.email == "")
     return {
-        "get": _median(2000, lambda number: store.get("customers", f"01K{number % size:023}")),
-        "equality": _median(500, lambda n: store.find(Find("customers", F.email == f"person{n % size}@example.org"))),
-        "page_of_50": _median(200, lambda number: store.find(by_time)),
-        "page_of_50_at_half_depth": _median(200, lambda number: store.find(deep)),
-        "substring": _median(5, lambda number: store.count("customers", F.name.contains(f"son {number}99"))),
-        "typed_name": _median(50, lambda number: store.match("customers", ["person", str(number * 7)], 20)),
-        "update": _median(300, update),
-        "update_cpu": _median(300, update, time.process_time),
-        "insert": _median(300, insert),
+        "get": median(2000, lambda number: store.get("customers", id_of(number % size))),
+        "equality": median(500, lambda n: store.find(Find("customers", F.email == f"person{n % size}@example.org"))),
+        "page": median(200, lambda _: store.find(BY_TIME)),
+        "page_half": median(200, lambda _: store.find(deep)),
+        "page_back": median(200, lambda _: store.find(back)),
+        "substring": median(10, lambda number: store.count("customers", F.name.contains(names[number][-6:]))),
+        "first_search": first_search,
+        "typed_name": median(50, lambda number: store.match("customers", names[number][:-4].split(), 20)),
+        "misspelt_name": median(20, lambda number: store.match("customers", [misspelt(names[number])], 20, near=True)),
+    }
+
+
+def _log(store: TinyStore, size: int) -> tuple[float, float]:
+    """Return µs to ask for the last ten changes, and ms to ask for the history of one document of a journal."""
+    for number in range(10):
+        store.commit([Put("customers", {**_stored(store, number), "city": f"City {number}"}, 1)], {})
+    since = store.seq() - 10
+    changes = median(200, lambda _: store.changes(since))
+    assert len(store.changes(since)) == 10
+    history = median(3, lambda number: list(store.commits(about=id_of(number), newest_first=True)))
+    return _us(changes), round(history * 1e3, 2)
+
+
+def _stored(store: TinyStore, number: int) -> Doc:
+    doc = store.get("customers", id_of(number))
+    assert doc is not None
+    return dict(doc)
+
+
+def _of_sqlite(peer: sqlite3.Connection, size: int) -> dict[str, float]:
+    def one(sql: str, *values: object) -> list[Doc]:
+        return [json.loads(body) for (body,) in peer.execute(f"SELECT body FROM customers {sql}", values)]
+
+    order = "ORDER BY body->>'created_at' DESC, id DESC LIMIT 50"
+    skipped = f"{order} OFFSET {size // 2 - 1}"
+    at, id = peer.execute(f"SELECT body->>'created_at', id FROM customers {skipped}").fetchone()
+    keyset = f"WHERE (body->>'created_at', id) < (?, ?) {order}"
+    substring = "WHERE instr(body->>'name', ?)"
+    return {
+        "get": median(2000, lambda number: one("WHERE id=?", id_of(number % size))),
+        "equality": median(500, lambda n: one("WHERE body->>'email'=?", f"person{n % size}@example.org")),
+        "page": median(200, lambda _: one(order)),
+        "page_half": median(200, lambda _: one(keyset, at, id)),
+        "substring": median(3, lambda number: one(substring, name_of(number * 7 % size)[-6:])),
     }
 
 
 def _of_tinydb(file: Path, size: int) -> dict[str, float]:
+    """Measure plain TinyDB, once only where a call takes seconds."""
     with TinyDB(file) as db:
-        table, q, times = db.table("customers", cache_size=0), Query(), 5
+        table, q, times = db.table("customers", cache_size=0), Query(), 5 if size <= 10_000 else 1
         table.insert_multiple(Document(customer(number), number) for number in range(size))
 
         def page(number: int) -> object:
             return sorted(table.all(), key=lambda doc: str(doc["created_at"]), reverse=True)[:50]
 
         return {
-            "get": _median(times, lambda number: table.get(doc_id=number)),
-            "equality": _median(times, lambda number: table.search(q.email == f"person{number}@example.org")),
-            "page_of_50": _median(times, page),
-            "update": _median(times, lambda number: table.update({"city": f"City {number}"}, doc_ids=[number])),
-            "insert": _median(times, lambda number: table.insert(customer(size + number))),
+            "get": median(times, lambda number: table.get(doc_id=number)),
+            "equality": median(times, lambda number: table.search(q.email == f"person{number}@example.org")),
+            "page": median(times, page),
+            "substring": median(times, lambda number: table.search(q.name.search(name_of(number * 7)[-6:]))),
+            "update": median(times, lambda number: table.update({"city": f"City {number}"}, doc_ids=[number])),
+            "insert": median(times, lambda number: table.insert(customer(size + number))),
         }
 
 
-def _against_the_disk(store: TinyStore, file: Path) -> dict[str, float | str]:
-    """Compare a commit with an append and a sync of as many bytes, the two taking turns."""
-    line, fd, raw, ours = b"x" * 1_000, os.open(file, os.O_RDWR | os.O_CREAT), [], []
-    for number in range(500):
-        raw.append(_median(1, lambda _: write_at(fd, line, number * 1_000)))  # noqa: B023
-        put = [Put("appended", customer(number), NEW)]
-        ours.append(_median(1, lambda _: store.commit(put, {})))  # noqa: B023
+def _dict_lookup(size: int) -> float:
+    docs = {id_of(number): None for number in range(size)}
+    ids = list(docs)
+    return once(lambda: [docs[id] for id in ids]) / size
+
+
+# --------------------------------------------------------------------------- writing
+
+
+def _writes(
+    store: TinyStore, peer: sqlite3.Connection, raw: Path, size: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return median wall and CPU times of durable writes; all of them take turns."""
+    fd, line = os.open(raw, os.O_RDWR | os.O_CREAT), b"x" * 1_000
+
+    def insert(number: int) -> None:
+        store.commit([Put("customers", customer(size + number), NEW)], {"actor": "ann"})
+
+    def update(number: int) -> None:
+        doc = _stored(store, number * 7 % size)
+        store.commit([Put("customers", {**doc, "created_at": doc["created_at"] + "0"}, doc["rev"])], {"actor": "ann"})
+
+    def sqlite_insert(number: int) -> None:
+        doc = customer(size + number)
+        peer.execute("INSERT INTO customers VALUES (?, 1, ?)", (doc["id"], json.dumps(doc)))
+
+    def sqlite_update(number: int) -> None:
+        id = id_of(number * 7 % size)
+        [(rev, body)] = peer.execute("SELECT rev, body FROM customers WHERE id=?", (id,))
+        doc = json.loads(body)
+        changed = json.dumps({**doc, "created_at": doc["created_at"] + "0"})
+        peer.execute("UPDATE customers SET rev=rev+1, body=? WHERE id=? AND rev=?", (changed, id, rev))
+
+    works: dict[str, Callable[[int], Any]] = {
+        "append": lambda number: write_at(fd, line, number * len(line)),
+        "insert": insert,
+        "update": update,
+        "sqlite_insert": sqlite_insert,
+        "sqlite_update": sqlite_update,
+    }
+    wall: dict[str, list[float]] = {name: [] for name in works}
+    cpu: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(TURNS):
+        for name, work in works.items():
+            started = time.process_time()
+            wall[name].append(once(partial(work, number)))
+            cpu[name].append(time.process_time() - started)
     os.close(fd)
-    append, commit = statistics.median(raw), statistics.median(ours)
+    return _medians(wall), _medians(cpu)
+
+
+def _medians(times: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+# --------------------------------------------------------------------------- opening
+
+
+def _opening(folder: Path, journal: Path) -> dict[str, float]:
+    """Open what is all in the journal, and what was compacted; beside reading the same bytes as bare JSON."""
+    bare = _bare_loads(journal)
+    size = journal.stat().st_size
+    from_journal = median(3, lambda _: TinyStore(folder, PlainCodec()).close())
+    store = TinyStore(folder, PlainCodec())
+    compacting = once(store.compact)
+    store.close()
+    from_snapshot = median(3, lambda _: TinyStore(folder, PlainCodec()).close())
     return {
-        "append_and_sync_us": round(append * 1e6, 1),
-        "commit_cost_vs_append_and_sync": round(commit / append, 2),
-        "commit_beyond_append_and_sync_us": round((commit - append) * 1e6, 1),
+        "journal_mb": round(size / 1e6, 1),
+        "open_journal_s": round(from_journal, 3),
+        "open_snapshot_s": round(from_snapshot, 3),
+        "open_cost_vs_bare_loads": _ratio(from_snapshot, bare),
+        "compaction_s": round(compacting, 3),
     }
 
 
-def _opening(folder: Path, wal: Path) -> dict[str, float | str]:
-    lines = wal.read_bytes().splitlines()
+def _bare_loads(journal: Path) -> float:
+    """Return how long the JSON of a journal takes, with what Python's own decoder needs and nothing else."""
+    lines = journal.read_bytes().splitlines()
     gc.collect()
     gc.disable()
-    bare = _median(3, lambda _: [json.loads(line[9:]) for line in lines])
-    gc.enable()
-    opening = _median(3, lambda _: TinyStore(folder, PlainCodec()).close())
-    return {
-        "open_100000_s": round(opening, 2),
-        "open_100000_cost_vs_bare_loads": round(opening / bare, 2),
-        "journal_100000_mb": round(wal.stat().st_size / 1e6, 1),
-    }
+    try:
+        return median(3, lambda _: [json.loads(line[9:]) for line in lines])
+    finally:
+        gc.enable()
 
 
-def _four_writers(top: Path) -> dict[str, float | str]:
-    """Let four processes update documents of their own for some seconds, in a store and then in sqlite3."""
-    TinyStore.create(top / "shared", "benchmark")
-    store = TinyStore(top / "shared", PlainCodec())
-    store.commit([Put("customers", customer(number), NEW) for number in range(1_000)], {})
-    store.close()
-    with sqlite3.connect(top / "shared.sqlite") as peer:
-        peer.execute("PRAGMA journal_mode=WAL")
-        peer.execute("CREATE TABLE customers (id TEXT PRIMARY KEY, rev INTEGER, body TEXT)")
-        rows = ((doc["id"], json.dumps(doc)) for doc in map(customer, range(1_000)))
-        peer.executemany("INSERT INTO customers VALUES (?, 1, ?)", rows)
-    peer.close()
-    ours, theirs = _together(_write_to_store, top / "shared"), _together(_write_to_sqlite, top / "shared.sqlite")
-    return {
-        "four_writers_commits_per_s": round(sum(ours) / _WRITING),
-        "four_writers_slowest_over_fastest": round(min(ours) / max(ours), 2),
-        "four_writers_sqlite_commits_per_s": round(sum(theirs) / _WRITING),
-        "four_writers_sqlite_slowest_over_fastest": round(min(theirs) / max(theirs), 2),
-        "four_writers_vs_sqlite": round(sum(ours) / max(1, sum(theirs)), 2),
-    }
-
-
-def _together(write: Callable[[Path, int, Any, Any], None], place: Path) -> list[int]:
-    """Return how many commits each of four processes got acknowledged, all of them working at the same time."""
-    context = multiprocessing.get_context("spawn")
-    barrier, done = context.Barrier(4), context.Queue()
-    writers = [context.Process(target=write, args=(place, number, barrier, done)) for number in range(4)]
-    for writer in writers:
-        writer.start()
-    counts = [done.get(timeout=60) for _ in writers]
-    for writer in writers:
-        writer.join()
-    return counts
-
-
-def _write_to_store(folder: Path, writer: int, barrier: Any, done: Any) -> None:
-    store = TinyStore(folder, PlainCodec(), timeout=60)
-
-    def update(number: int) -> None:
-        doc = store.get("customers", f"01K{number:023}")
-        assert doc is not None
-        store.commit([Put("customers", {**doc, "city": f"City {writer}"}, doc["rev"])], {"actor": "ann"})
-
-    done.put(_acknowledged(update, writer, barrier))
-    store.close()
-
-
-def _write_to_sqlite(file: Path, writer: int, barrier: Any, done: Any) -> None:
-    """Do the same: read a document, and write it where it is still at the revision that was read."""
-    peer = sqlite3.connect(file, isolation_level=None)
-    peer.execute("PRAGMA synchronous=FULL")
-    peer.execute("PRAGMA busy_timeout=60000")
-
-    def update(number: int) -> None:
-        id = f"01K{number:023}"
-        rev, body = peer.execute("SELECT rev, body FROM customers WHERE id=?", (id,)).fetchone()
-        changed = json.dumps({**json.loads(body), "city": f"City {writer}"})
-        peer.execute("BEGIN IMMEDIATE")
-        found = peer.execute("UPDATE customers SET rev=rev+1, body=? WHERE id=? AND rev=?", (changed, id, rev))
-        assert found.rowcount == 1
-        peer.execute("COMMIT")
-
-    done.put(_acknowledged(update, writer, barrier))
-    peer.close()
-
-
-def _acknowledged(update: Callable[[int], None], writer: int, barrier: Any) -> int:
-    """Return how often a writer, with 250 documents of its own, can update one of them in `_WRITING` seconds."""
-    barrier.wait(60)
-    count, end = 0, time.perf_counter() + _WRITING
-    while time.perf_counter() < end:
-        update(writer * 250 + count % 250)
-        count += 1
-    return count
-
-
-if __name__ == "__main__":
-    for name, figure in run().items():
-        print(f"{name:50} {figure}")
+def _read_all(file: Path) -> None:
+    with TinyDB(file) as db:
+        db.table("customers").all()
