@@ -119,6 +119,8 @@ class Journal:
         line, as_read = encoded(seq, operations)
         try:
             durable.write_at(self._fd, line, position)
+        except durable.NotSynced as error:
+            raise self._fail(error) from error
         except OSError as error:
             if os.fstat(self._fd).st_size > position:
                 raise self._fail(error) from error

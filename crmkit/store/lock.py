@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crmkit.errors import StoreBusy
+from crmkit.errors import CrmError, StoreBusy
 from crmkit.store.base import closed
 
 if sys.platform != "win32":
@@ -40,7 +40,7 @@ class WorkspaceLock:
 
         Raises:
             StoreBusy: Somebody else kept it for longer than the time limit.
-            CrmError: The lock was closed.
+            CrmError: The lock was closed, or the system cannot lock.
         """
         patience = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + patience
@@ -74,6 +74,8 @@ class WorkspaceLock:
                 if time.monotonic() >= deadline:
                     raise self._busy("another process", patience) from None
                 time.sleep(_PAUSE)
+            except OSError as error:
+                raise CrmError(f"{self._path}: cannot be locked ({error.strerror})") from error
         raise closed()
 
     def _busy(self, who: str, patience: float) -> StoreBusy:

@@ -21,7 +21,7 @@ from crmkit.store.checks import Outcome
 from crmkit.store.contents import Contents, nothing_is_garbage
 from crmkit.store.files import FIRST, Files
 from crmkit.store.frames import FORMAT, Frame, encode, first_frame, read_finished, verify_finished
-from crmkit.store.journal import Journal
+from crmkit.store.journal import Journal, Place
 from crmkit.store.lock import WorkspaceLock
 from crmkit.store.migration import format_of, migrate, needs_migration
 from crmkit.store.operations import operations
@@ -73,7 +73,7 @@ class TinyStore(Store):
         self.workspace = ""
         self.generation = 0
         self.compaction_problem = ""
-        with ExitStack() as on_failure, _opening(folder):
+        with ExitStack() as on_failure, self._plainly():
             self._lock = WorkspaceLock(self._files.lock, timeout)
             on_failure.callback(self._lock.close)
             self._synced = Synced(self._files.lock)
@@ -93,13 +93,16 @@ class TinyStore(Store):
         """
         _check_platform()
         files = Files(folder)
-        if files.current.exists():
-            raise Refused(f"{folder}: there is a store here already")
-        durable.make_folder(folder)
         meta = {"format": FORMAT, "workspace": workspace_id, "generation": FIRST}
-        durable.replace_file(files.lock, b"")
-        durable.replace_file(files.wal(FIRST), encode(0, [["m", meta]]))
-        files.switch(FIRST)
+        try:
+            if files.current.exists():
+                raise Refused(f"{folder}: there is a store here already")
+            durable.make_folder(folder)
+            durable.replace_file(files.lock, b"")
+            durable.replace_file(files.wal(FIRST), encode(0, [["m", meta]]))
+            files.switch(FIRST)
+        except OSError as error:
+            raise durable.explained(error, folder) from error
 
     def register(
         self,
@@ -111,7 +114,7 @@ class TinyStore(Store):
     ) -> None:
         """Make a collection known; a second call reads its documents from disk again."""
         settings = {"unique": tuple(unique), "text": text, "lazy": lazy}
-        with self.reading(), nothing_is_garbage():
+        with self.reading(), nothing_is_garbage(), self._plainly():
             self._contents.register(collection, settings, self._read_again)
 
     def get(self, collection: str, id: str) -> Mapping[str, Any] | None:
@@ -150,7 +153,7 @@ class TinyStore(Store):
 
     def commit(self, writes: Sequence[Write], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()) -> int:
         """Write all or nothing, durably; see `Store.commit`."""
-        with self.lock():
+        with self.lock(), self._plainly():
             outcome = Outcome(self._contents.collections, writes)
             outcome.check_requirements(requires)
             outcome.check_unique()
@@ -160,8 +163,7 @@ class TinyStore(Store):
                     self._take_in(self._journal.append(made))
                     self._has_written = True
                 seq = self._journal.seq
-        if compaction.is_due(self._files, self.generation, self._journal.place.position):
-            self._compact_quietly()
+        self._compact_quietly()
         return seq
 
     def seq(self) -> int:
@@ -191,10 +193,16 @@ class TinyStore(Store):
         """Finish the generation and begin the next one with a snapshot; see `crmkit.store.compaction`."""
         with self.reading():
             generation, place = self.generation, self._journal.place
-        try:
-            journal = Journal(self._files.wal(generation))
-        except FileNotFoundError:  # another process was faster
-            return False
+        with self._plainly():
+            try:
+                return self._compact(generation, place)
+            except FileNotFoundError:
+                if self._files.generation() == generation:
+                    raise
+                return False  # another process was faster, and has removed what is no longer needed
+
+    def _compact(self, generation: int, place: Place) -> bool:
+        journal = Journal(self._files.wal(generation))
         head = {"workspace": self.workspace}
         work = compaction.Compaction(self._files, generation, head, place.next_seq - 1)
         try:
@@ -215,7 +223,7 @@ class TinyStore(Store):
         self._journal.check_writable()
         with self._lock.hold(timeout) as was_taken_now:
             if was_taken_now and self._has_news():
-                with self._memory:
+                with self._plainly(), self._memory:
                     self._catch_up()
                     self._journal.cut_tail()
             yield
@@ -261,6 +269,14 @@ class TinyStore(Store):
             self._journal.check_open()
             yield
 
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Turn what the system says about a file into an error of ours."""
+        try:
+            yield
+        except OSError as error:
+            raise durable.explained(error, self._files.folder) from error
+
     # ------------------------------------------------------------------ taking in what was committed
 
     def _has_news(self) -> bool:
@@ -269,8 +285,8 @@ class TinyStore(Store):
             return False  # what the system could not sync must not be shown
         try:
             return self._files.mark() != self._mark or self._journal.has_grown()
-        except FileNotFoundError:
-            raise Damaged(f"{self._files.current}: is missing") from None
+        except OSError as error:
+            raise durable.explained(error, self._files.folder) from error
         except Damaged:
             if self._files.mark() == self._mark:
                 raise
@@ -281,7 +297,7 @@ class TinyStore(Store):
         if not self._has_news():
             return
         try:
-            with self._memory:
+            with self._plainly(), self._memory:
                 self._catch_up()
         except Damaged:
             with self.lock():  # a writer at work may look like damage; not so under the lock, which reads again
@@ -398,7 +414,8 @@ class TinyStore(Store):
         if self.compaction_problem:
             return
         try:
-            self.compact()
+            if compaction.is_due(self._files, self.generation, self._journal.place.position):
+                self.compact()
         except (CrmError, OSError) as error:
             self.compaction_problem = str(error)
 
@@ -436,16 +453,3 @@ if sys.platform != "win32":
 def _check_platform() -> None:
     if sys.platform == "win32":
         raise Unsupported("crmkit cannot keep a workspace on Windows yet; use Linux, or WSL")
-
-
-@contextmanager
-def _opening(folder: Path) -> Iterator[None]:
-    """Turn what the system says about a file into an error of ours."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise Damaged(f"{error.filename}: is missing") from None
-    except PermissionError as error:
-        raise Refused(f"{error.filename}: this user may not read and write it ({error.strerror})") from None
-    except OSError as error:
-        raise Damaged(f"{error.filename or folder}: cannot be opened ({error.strerror})") from None

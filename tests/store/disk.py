@@ -8,6 +8,7 @@ a process leaves that ends at a call, and what crmkit says when a call fails.
 from __future__ import annotations
 
 import builtins
+import errno
 import fcntl
 import io
 import os
@@ -47,6 +48,13 @@ class Sync:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """A sync of a file failed: what was written since the one before never reaches the disk, and no sync says so."""
+
+    file: int
+
+
+@dataclass(frozen=True)
 class Name:
     """A name means this file from now on, or nothing."""
 
@@ -68,7 +76,7 @@ class Note:
     allowed: tuple[Any, ...]
 
 
-Effect = Write | Truncate | Sync | Name | SyncFolder | Note
+Effect = Write | Truncate | Sync | Dropped | Name | SyncFolder | Note
 
 
 @dataclass(frozen=True)
@@ -77,15 +85,13 @@ class Fault:
 
     Attributes:
         number: At which call; the first is 0.
-        kind: "before" or "within" the call the process ends, "short" writes only half, "error" fails, "pause" runs
-            `work` and goes on.
+        kind: "before" or "within" the call the process ends, "short" writes only half, "error" fails.
         code: The errno of an error.
     """
 
     number: int
     kind: str
     code: int = 0
-    work: Callable[[], object] | None = None
 
 
 class Disk:
@@ -110,8 +116,10 @@ class Disk:
         self.fault: Fault | None = None
         self._without, self._is_late, self._waiting = set(without), late_sync, list[Sync]()
         self._until = ""
+        self._meanwhile: tuple[str, Callable[[], object]] | None = None
         self._is_dead = False
         self._fds: dict[int, int | str] = {}
+        self._warned: set[int] = set()  # descriptors that are told of a failed sync when they sync
         self._opened: list[int] = []
         self._real: dict[str, Callable[..., Any]] = {}
         for path in sorted(Path(root).rglob("*")):
@@ -134,6 +142,7 @@ class Disk:
             with self.process():
                 yield self
         finally:
+            self._look_into_memory()
             for kind, (module, name) in places.items():
                 setattr(module, name, self._real[kind])
 
@@ -158,8 +167,13 @@ class Disk:
                     self._real["close"](fd)
             self._opened = before
 
+    def meanwhile(self, before: str, work: Callable[[], object]) -> None:
+        """Have somebody else do some work just before the next call of a kind."""
+        self._meanwhile = before, work
+
     def note(self, allowed: Sequence[Any]) -> None:
         """Write down which states may be found from now on."""
+        self._look_into_memory()
         if not self._is_dead:
             self.effects.append(Note(tuple(allowed)))
         self.effects += self._waiting
@@ -180,6 +194,10 @@ class Disk:
                 half()
             self._is_dead = True
             raise Killed
+        if self._meanwhile is not None and kind == self._meanwhile[0]:
+            work, self._meanwhile = self._meanwhile[1], None
+            work()
+        self._look_into_memory()
         number = len(self.calls)
         self.calls.append(kind)
         fault = self.fault
@@ -187,10 +205,6 @@ class Disk:
             return act()
         if fault.kind == "error":
             raise OSError(fault.code, os.strerror(fault.code), path)
-        if fault.kind == "pause":
-            assert fault.work is not None
-            fault.work()
-            return act()
         if fault.kind == "short":
             return (half or act)()
         if fault.kind == "within":
@@ -229,6 +243,7 @@ class Disk:
 
     def _forget(self, fd: int) -> None:
         self._fds.pop(fd, None)
+        self._warned.discard(fd)
 
     def _file(self, fd: int) -> int:
         file = self._fds[fd]
@@ -252,13 +267,20 @@ class Disk:
         self.effects.append(effect)
 
     def _look_again(self, file: int, path: str | int) -> None:
-        """Find out what a file object of Python wrote unseen."""
-        with self._real["io.open"](path, "rb", closefd=not isinstance(path, int), opener=None) as real:
+        """Find out what was written unseen, by a file object of Python for instance."""
+        with self._real["io.open"](path, "rb", closefd=not isinstance(path, int)) as real:
             real.seek(0)
             data = real.read()
         if data != self.contents[file]:
-            self._do(Truncate(file, len(data)))
+            if len(data) != len(self.contents[file]):
+                self._do(Truncate(file, len(data)))
             self._do(Write(file, 0, data))
+
+    def _look_into_memory(self) -> None:
+        """Find out what was written without a call, to a file that is mapped into memory."""
+        for path, file in self.names.items():
+            if path.endswith("/LOCK"):
+                self._look_again(file, path)
 
     # -------------------------------------------------------------------------------------- calls that change files
 
@@ -356,7 +378,16 @@ class Disk:
             self._look_again(place, fd)
             (self._waiting if self._is_late else self.effects).append(Sync(place))
 
-        self._pass(kind, act)
+        if fd in self._warned:
+            self._warned.remove(fd)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        try:
+            self._pass(kind, act)
+        except OSError:
+            if isinstance(place, int):
+                self.effects.append(Dropped(place))
+                self._warned |= {other for other, file in self._fds.items() if file == place and other != fd}
+            raise
 
     _fdatasync = _fsync
 
@@ -391,6 +422,13 @@ class Disk:
         self._pass("unlink", act, path=path)
 
     _remove = _unlink
+
+    def _flock(self, fd: int, operation: int) -> None:
+        if not self._concerns(fd):
+            self._real["flock"](fd, operation)
+            return
+        kind = "unlock" if operation & fcntl.LOCK_UN else "lock"
+        self._pass(kind, lambda: self._real["flock"](fd, operation))
 
 
 _CALLS = (

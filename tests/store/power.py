@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.store.disk import Disk, Effect, Name, Note, Sync, SyncFolder, Truncate, Write
+from tests.store.disk import Disk, Dropped, Effect, Name, Note, Sync, SyncFolder, Truncate, Write
 
 SECTOR = 512  # bytes that a disk writes as one
 FATES = ("kept", "lost", "torn")
@@ -54,6 +54,8 @@ class Certain:
                         [b"~" + write.data[1:-1].replace(b"\n", b"~") + b"~"] if isinstance(write, Write) else []
                     )
                 self.contents[file] = bytes(data)
+            case Dropped(file):
+                self.writes.pop(file, None)
             case Name():
                 self.entries.append(effect)
             case SyncFolder(path):

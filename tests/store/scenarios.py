@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,10 +14,11 @@ from typing import Any
 from ulid import ULID
 
 from crmkit.codec import RecordCodec
+from crmkit.durable import frame
 from crmkit.errors import CrmError
 from crmkit.records import Customer
 from crmkit.schema import info
-from crmkit.store import NEW, Delete, PlainCodec, Put, TinyStore, Write
+from crmkit.store import NEW, Delete, PlainCodec, Put, TinyStore, Write, compaction
 from crmkit.vault import Vault
 from tests.store.disk import Disk, Fault
 
@@ -27,6 +29,15 @@ State = dict[tuple[str, str], Any] | None
 def state_of(store: TinyStore) -> State:
     """Return the documents of a store."""
     return {(name, id): dict(doc) for name, docs in store.tables().items() for id, doc in docs.items()}
+
+
+def told_by_history(store: TinyStore) -> set[tuple[str, str]]:
+    """Return the collections and ids of the documents that there are, by what the history says was done."""
+    there: set[tuple[str, str]] = set()
+    for step in (step for commit in store.commits() for step in commit.steps):
+        there -= {(step.collection, step.id)}
+        there |= {(step.to or step.collection, step.id)} if step.action != "delete" else set()
+    return there
 
 
 def _after(state: State, writes: tuple[Write, ...]) -> State:
@@ -97,6 +108,14 @@ class Stage:
             except Exception as error:
                 self.problems.append(f"goes on with {error!r}")
 
+    def starts_again(self) -> None:
+        """Open the store anew, in the same system, and write."""
+        try:
+            self.add(self.open(), LATEST)
+        except CrmError as error:
+            if None not in self.allowed:
+                self.problems.append(f"does not open again: {error}")
+
     def may_become(self, state: State) -> None:
         """From now on this state may be found too."""
         self.allowed.append(state)
@@ -153,18 +172,26 @@ class Scenario:
         self.prepare(root)
         stage = Stage(root, self.open, Disk(root, **disk), seed)
         if (root / "data").exists():
-            store = self.open(root)
-            stage.allowed = [state_of(store)]
-            store.close()
-        stage.disk.note(stage.allowed)
+            stage.allowed = [self._state_of_a_copy(root)]
         with stage.disk.watching(fault):
+            stage.is_now(stage.allowed[0])
             try:
                 self.run(stage)
             except Exception as error:
                 stage.error = error
                 stage.goes_on()
+                stage.starts_again()
         assert fault or stage.error is None, stage.error
         yield stage
+
+    def _state_of_a_copy(self, root: Path) -> State:
+        copy = root.with_name("copy")  # opening may change files
+        shutil.copytree(root, copy)
+        store = self.open(copy)
+        state = state_of(store)
+        store.close()
+        shutil.rmtree(copy)
+        return state
 
     def problem(self, root: Path, allowed: tuple[State, ...]) -> str:
         """Open what a crash left, look, write, open it again; return what is wrong, or nothing."""
@@ -186,6 +213,8 @@ class Scenario:
             found = state_of(store)
             if found not in allowed:
                 return f"found {found}, allowed are {allowed}"
+            if told_by_history(store) != set(found or {}):
+                return f"the history tells of {told_by_history(store)}, there are {set(found or {})}"
             store.commit([Put("customers", {"id": LATER, "name": "later"}, NEW)], {})
             expected = _after(found, (Put("customers", {"id": LATER, "name": "later"}, NEW),))
         finally:
@@ -208,7 +237,7 @@ def lay_out(root: Path, files: dict[str, bytes]) -> None:
         Path(path).write_bytes(content)
 
 
-LATE, LATER = "01ZZZZZZZZZZZZZZZZZZZZZZZY", "01ZZZZZZZZZZZZZZZZZZZZZZZZ"
+LATE, LATEST, LATER = (f"01ZZZZZZZZZZZZZZZZZZZZZZZ{end}" for end in "XYZ")
 
 
 def open_plain(root: Path) -> TinyStore:
@@ -301,6 +330,77 @@ def _new_keys(stage: Stage) -> None:
     stage.commit(store, *(Put("customers", {"id": id, "name": "one of many"}, NEW) for id in ids))
 
 
+def _compaction(stage: Stage) -> None:
+    """Commits before, during and after compaction, by the one who compacts and by another, who was open before."""
+    store, other = stage.open(), stage.open()
+    stage.add(store, "c")
+    stage.disk.meanwhile("pwrite", lambda: stage.add(other, "d"))
+    store.compact()
+    stage.sees(store)
+    stage.add(other, "e")
+    stage.commit(store, Put("customers", {"id": "a", "name": "changed"}, 1), Delete("customers", "b", 1))
+    other.compact()
+    stage.add(store, "f")
+    stage.sees(stage.open())
+
+
+def _two_compactions(stage: Stage) -> None:
+    """While one compacts, another does so twice; the first one has to give up, and one that slept reads all again."""
+    store, other, sleeper = stage.open(), stage.open(), stage.open()
+    stage.add(store, "c")
+
+    def overtake() -> None:
+        other.compact()
+        stage.add(other, "d")
+        other.compact()
+
+    stage.disk.meanwhile("sync", overtake)
+    store.compact()
+    stage.sees(sleeper)
+    stage.add(sleeper, "e")
+    stage.add(store, "f")
+
+
+def _compaction_by_itself(stage: Stage) -> None:
+    """Commits that set off compaction, and a writer that is killed in the middle of that."""
+    usual, compaction.SMALLEST = compaction.SMALLEST, 600
+    try:
+        store = stage.open()
+        for id in "cdef":
+            stage.add(store, id, 200)
+        with stage.process("replace"):
+            first = stage.open()
+            for id in "ghij":
+                stage.add(first, id, 200)
+        stage.add(store, "k", 200)
+        store.close()
+    finally:
+        compaction.SMALLEST = usual
+
+
+def with_an_old_store(root: Path) -> None:
+    """Write a store as the first version of crmkit did, with a write at its end that was cut off."""
+    data = root / "data"
+    data.mkdir(parents=True)
+    a, b, p = {"id": "a", "rev": 1}, {"id": "b", "rev": 1}, {"id": "p", "rev": 1}
+    commits: list[list[Any]] = [
+        [["m", {"format": 0, "workspace": "workspace-1"}]],
+        [["m", {}], ["b", "customers", [a, b]], ["p", "purchases", "p", p]],
+        [["m", {}], ["p", "customers", "a", {**a, "rev": 2, "name": "changed"}]],
+        [["m", {}], ["d", "customers", "b"], ["p", "customers.removed", "b", {**b, "rev": 2}]],
+        [["m", {}], ["d", "purchases", "p"]],
+    ]
+    lines = [frame(json.dumps([seq, operations]).encode()) for seq, operations in enumerate(commits)]
+    (data / "wal.1.jsonl").write_bytes(b"".join(lines) + lines[-1][:20])
+    (data / "LOCK").write_bytes(b"")
+    (data / "CURRENT").write_bytes(b"1\n")
+
+
+def _migration(stage: Stage) -> None:
+    stage.add(stage.open(), "c")
+    stage.add(stage.open(), "d")
+
+
 CREATE = Scenario("create", nothing, _create, open_plain)
 COMMITS = Scenario("commits", with_a_store, _commits, open_plain)
 BEFORE_SYNC = Scenario("a writer is killed before its sync", with_a_store, _a_writer_is_killed("sync"), open_plain)
@@ -308,4 +408,8 @@ WITHIN_WRITE = Scenario(
     "a writer is killed within its write", with_a_store, _a_writer_is_killed("half a pwrite"), open_plain
 )
 NEW_KEYS = Scenario("new keys", with_keys, _new_keys, open_sealed)
-SCENARIOS = (CREATE, COMMITS, BEFORE_SYNC, WITHIN_WRITE, NEW_KEYS)
+COMPACTION = Scenario("compaction", with_a_store, _compaction, open_plain)
+TWO_COMPACTIONS = Scenario("two compactions", with_a_store, _two_compactions, open_plain)
+BY_ITSELF = Scenario("compaction by itself", with_a_store, _compaction_by_itself, open_plain)
+MIGRATION = Scenario("migration", with_an_old_store, _migration, open_plain)
+SCENARIOS = (CREATE, COMMITS, BEFORE_SYNC, WITHIN_WRITE, NEW_KEYS, COMPACTION, TWO_COMPACTIONS, BY_ITSELF, MIGRATION)

@@ -5,9 +5,10 @@ Each control is crmkit with one precaution taken away, in the same harness: it h
 
 from __future__ import annotations
 
+import errno
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,21 @@ import pytest
 from crmkit import durable
 from crmkit.store.journal import Journal
 from crmkit.vault import subjects
+from tests.store.disk import Fault
 from tests.store.power import crash_states
 from tests.store.scenarios import BEFORE_SYNC, COMMITS, CREATE, NEW_KEYS, SCENARIOS, WITHIN_WRITE, Scenario, lay_out
 
 Scale = Callable[[int], int]
 
 
-def survey(scenario: Scenario, root: Path, wanted: int, **disk: Any) -> tuple[int, list[str]]:
+def survey(
+    scenario: Scenario, root: Path, wanted: int, faults: Sequence[Fault | None] = (None,), **disk: Any
+) -> tuple[int, list[str]]:
     """Look at this many different states after a loss of power; return how many there were, and what was wrong."""
     seen: set[int] = set()
     problems: list[str] = []
     for seed in range(max(1, wanted)):
-        with scenario.started(root, seed=seed, **disk) as stage:
+        with scenario.started(root, faults[seed % len(faults)], seed, **disk) as stage:
             assert stage.disk.unlike_the_folder() == []
         for files, allowed in crash_states(stage.disk, random.Random(seed), 60):
             known = hash((frozenset(files.items()), repr(allowed)))
@@ -50,6 +54,22 @@ def test_what_was_acknowledged_survives(scenario: Scenario, root: Path, scale: S
     record_property("states", states)
     assert problems == []
     assert states == wanted
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_what_was_acknowledged_survives_behind_a_failed_sync(scenario: Scenario, root: Path, scale: Scale) -> None:
+    assert after_failed_syncs(scenario, root, scale(20)) == []
+
+
+def after_failed_syncs(scenario: Scenario, root: Path, each: int) -> list[str]:
+    """Let each sync fail once, which drops what was not synced, go on, and let the power fail after all."""
+    with scenario.started(root) as stage:
+        syncs = [number for number, call in enumerate(stage.disk.calls) if call == "sync"]
+    problems: list[str] = []
+    for number in syncs:
+        problems += survey(scenario, root, each, [Fault(number, "error", errno.EIO)])[1]
+    return problems
 
 
 # --------------------------------------------------------------------------------------------------------- controls
@@ -99,3 +119,15 @@ def test_control_without_cutting_the_tail_bytes_are_left(root: Path, monkeypatch
 def test_control_without_checksums_a_torn_commit_is_believed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable, "unframe", lambda line: line[9:-1] if line[-1:] == b"\n" else None)
     assert is_caught(COMMITS, root)
+
+
+def test_control_believing_a_second_sync_loses_commits(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def persistent(fd: int, data: bytes, offset: int) -> None:
+        os.pwrite(fd, data, offset)
+        try:
+            os.fdatasync(fd)
+        except OSError:
+            os.fdatasync(fd)
+
+    monkeypatch.setattr(durable, "write_at", persistent)
+    assert after_failed_syncs(COMMITS, root, 20)
