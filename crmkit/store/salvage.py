@@ -118,16 +118,16 @@ class _Wreck:
     # ------------------------------------------------------------------ which files there are
 
     def _generation(self) -> int:
-        """Return the current generation, or the one with the newest commit where no file says."""
+        """Return the current generation; where no file says, or a wrong one, the one with the newest commit."""
         known = {int(found[1]) for path in self._files.folder.iterdir() if (found := _KIND.fullmatch(path.name))}
-        with suppress(Damaged, OSError):
-            current = self._files.generation()
-            if current in known:
-                return current
         newest = [(self._last_seq(number), number) for number in known if self._has_records(number)]
         if not newest:
             raise NotFound(f"{self._files.folder} holds no journal and no snapshot")
-        best = max(newest)[1]
+        current, (seq, best) = 0, max(newest)
+        with suppress(Damaged, OSError):
+            current = self._files.generation()
+        if current in known and not (current < best and self._last_seq(current) < seq):
+            return current
         self._lose(self._files.current, 1, f"missing or damaged; generation {best} has the newest commit")
         return best
 
@@ -143,17 +143,37 @@ class _Wreck:
     def _replay(self, generation: int, up_to: int | None) -> None:
         """Take in what a generation holds: what it began with, then its commits up to a number."""
         self._begin(generation)
-        path, expected = self._files.wal(generation), self.seq + 1
+        path, line = self._files.wal(generation), 1
+        spare = self._copied(generation)
         for number, frame in self._sound(path):
             if up_to is not None and frame.seq > up_to:
-                break
-            if frame.seq < expected:  # before the snapshot, or there twice
-                continue
-            if frame.seq > expected:
-                self._lose(path, number, f"{_commits(expected, frame.seq - 1)} before it")
-            for operation in frame.operations:
-                self._apply(path, number, operation)
-            self.seq, expected = frame.seq, frame.seq + 1
+                return
+            self._make_up(frame.seq, path, number, number - line - 1, spare)
+            if frame.seq > self.seq:  # not before the snapshot, nor there twice
+                self._apply_all(path, number, frame)
+            line = number
+        if up_to is None:
+            self._make_up(max(spare, default=0) + 1, path, 0, 0, spare)
+
+    def _copied(self, generation: int) -> dict[int, Frame]:
+        """Return the commits with which a journal began, from the journal before it, of which they are copies."""
+        former = _pieces(self._files.wal(generation - 1))
+        commits = (frame for _, frame in former if isinstance(frame, Frame) and not _is_mark(frame))
+        return {frame.seq: frame for frame in commits if frame.seq > self.seq}
+
+    def _make_up(self, seq: int, path: Path, line: int, damaged: int, spare: Mapping[int, Frame]) -> None:
+        """Take in what is missing before a commit, from copies; name what is in no damaged line either."""
+        missing = [number for number in range(self.seq + 1, seq) if number not in spare]
+        if missing and len(missing) > damaged:
+            self._lose(path, line, f"{_commits(missing)} before it")
+        for number in range(self.seq + 1, seq):
+            if number in spare:
+                self._apply_all(path, line, spare[number])
+
+    def _apply_all(self, path: Path, line: int, frame: Frame) -> None:
+        for operation in frame.operations:
+            self._apply(path, line, operation)
+        self.seq = frame.seq
 
     def _begin(self, generation: int) -> None:
         """Take in the snapshot of a generation; where it is not whole, the generation before it as well."""
@@ -316,7 +336,8 @@ def _is_mark(frame: Frame) -> bool:
     return False
 
 
-def _commits(first: int, last: int) -> str:
+def _commits(missing: list[int]) -> str:
+    first, last = missing[0], missing[-1]
     return f"commit {first} is missing" if first == last else f"commits {first} to {last} are missing"
 
 

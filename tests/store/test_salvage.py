@@ -14,6 +14,7 @@ import pytest
 from crmkit.errors import CrmError, Damaged, NotFound
 from crmkit.store import ANY, NEW, Delete, Move, PlainCodec, Put, TinyStore
 from crmkit.store import salvage as module
+from crmkit.store.compaction import Compaction
 from crmkit.store.frames import decode
 from crmkit.store.salvage import PARTS, Salvaged, salvage
 
@@ -298,3 +299,31 @@ def test_control_without_the_generation_before_records_are_lost(
     (wreck / "snap.3.jsonl").unlink()
     salvage(wreck, tmp_path / "one" / "new")
     assert state(tmp_path / "one" / "new") != state(busy)
+
+
+def test_commits_of_a_lost_journal_are_taken_from_the_one_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that was made while the store was compacted stands in both journals."""
+    store, other = TinyStore(folder, PlainCodec()), TinyStore(folder, PlainCodec())
+    store.commit([Put("customers", _doc(1), NEW)], {})
+    real = Compaction.write
+
+    def slowly(self: Compaction, *frames: Any) -> None:
+        real(self, *frames)
+        other.commit([Put("customers", _doc(2), NEW)], {})
+
+    monkeypatch.setattr(Compaction, "write", slowly)
+    assert store.compact()
+    store.close()
+    other.close()
+    (folder / "wal.2.jsonl").write_bytes(b"")
+    assert sorted(id for _, id in _saved(folder, tmp_path / "new")) == ["c001", "c002"]
+    with pytest.MonkeyPatch.context() as control:
+        control.setattr(module._Wreck, "_copied", lambda self, generation: {})
+        assert sorted(id for _, id in _saved(folder, tmp_path / "control")) == ["c001"]
+
+
+def _saved(folder: Path, new: Path) -> State:
+    salvage(folder, new)
+    return state(new)

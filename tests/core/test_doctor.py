@@ -1,0 +1,218 @@
+"""The doctor: says what is wrong and what to do, and saves what a damaged workspace still holds."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+import crmkit
+from crmkit import CRM, Damaged, Invalid, NotFound
+from crmkit.doctor import TO_DO, examine_closed, salvage_workspace
+from crmkit.vault.subjects import RECORD_LENGTH, sound_records
+from crmkit.workspace import Workspace
+
+IBAN = "GB33BUKB20201555555555"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """A workspace of nine customers, one of them removed, with a purchase and a file."""
+    with crmkit.create(tmp_path / "acme", currency="GBP", country="GB") as crm:
+        people = [crm.customers.add(name=f"Person {number}", iban=IBAN, number=str(number)) for number in range(9)]
+        crm.purchases.add(number="1", customer=people[0], purchased_on="2026-01-01", total="1.00")
+        crm.customers.update(people[0], city="Rome")
+        crm.customers.remove(people[8])
+        (crm.workspace.files / "a.txt").write_text("a")
+        return crm.workspace
+
+
+def _damage(path: Path, old: bytes, new: bytes) -> None:
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+
+
+def _number(place: Workspace, number: int) -> str:
+    with crmkit.open(place.folder) as crm:
+        return str(crm.customers.find(crmkit.F.number == str(number)).records[0].id)
+
+
+# --------------------------------------------------------------------------- looking
+
+
+def test_what_is_there_is_told(place: Workspace) -> None:
+    with crmkit.open(place.folder) as crm:
+        health = crm.examine()
+    assert health.problems == health.advice == health.warnings == ()
+    assert health.records["customers"] == 8
+    assert health.records["customers.removed"] == 1
+    assert (health.commits, health.generation, health.format) == (13, 1, 1)
+    assert health.bytes["data"] > health.bytes["files"] == 1
+
+
+def test_records_without_a_plugin_are_counted_and_named(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CRMKIT_DISABLE_PLUGINS", "operational.catalog")
+    with crmkit.open(place.folder) as crm:
+        health = crm.examine()
+    assert health.records["purchases"] == 1
+    assert "purchases" in health.unknown
+    assert any("purchases: no plugin brings this type" in warning for warning in health.warnings)
+    assert health.problems == ()
+
+
+def test_a_large_store_is_warned_of(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crmkit.doctor.LARGE", 100)
+    with crmkit.open(place.folder) as crm:
+        [warning] = crm.examine().warnings
+    assert "opening is slow" in warning
+
+
+def test_damage_is_named_with_what_to_do(place: Workspace) -> None:
+    with crmkit.open(place.folder) as crm:
+        _damage(place.data / "wal.1.jsonl", b'"customers"', b'"customerz"')
+        health = crm.examine()
+    assert "wal.1.jsonl, line 2: not what crmkit wrote" in health.problems[0]
+    assert health.advice == (TO_DO,)
+
+
+def test_a_workspace_that_does_not_open_is_looked_into(place: Workspace) -> None:
+    _damage(place.data / "wal.1.jsonl", b'"customers"', b'"customerz"')
+    with pytest.raises(Damaged) as caught:
+        crmkit.open(place.folder)
+    health = examine_closed(place, caught.value)
+    assert health.records["customers"] == 7
+    assert str(caught.value) in health.problems
+    assert any("line 2: is damaged" in problem for problem in health.problems)
+    assert health.advice == (TO_DO,)
+
+
+# --------------------------------------------------------------------------- saving
+
+
+def test_a_sound_workspace_is_saved_whole(place: Workspace, tmp_path: Path) -> None:
+    saved = salvage_workspace(place, tmp_path / "new")
+    assert saved.losses == []
+    with crmkit.open(place.folder) as old, crmkit.open(tmp_path / "new") as new:
+        assert new.verify() == []
+        assert [dict(each) for each in new.customers] == [dict(each) for each in old.customers]
+        first = new.customers.find(crmkit.F.number == "0").records[0]
+        assert new.history(first).records == old.history(first).records
+        assert new.reveal(first, "iban", reason="test").value == IBAN
+        assert new.purchases.count() == 1
+        assert (new.workspace.files / "a.txt").read_text() == "a"
+        new.customers.add(name="Bob")
+
+
+def test_a_damaged_one_opens_again_without_what_was_lost(place: Workspace, tmp_path: Path) -> None:
+    lost, kept = _number(place, 3), _number(place, 4)
+    wal = place.data / "wal.1.jsonl"
+    lines = wal.read_bytes().splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if f'"{lost}"'.encode() in line)
+    lines[at] = lines[at].replace(b'"number":"3"', b'"number":"8"')
+    wal.write_bytes(b"".join(lines))
+    before = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
+    saved = salvage_workspace(place, tmp_path / "new")
+    assert before == {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
+    assert saved.losses == [f"{wal}, line {at + 1}: is damaged; lost: customers {lost}"]
+    with crmkit.open(tmp_path / "new") as crm:
+        assert lost not in crm.customers
+        assert crm.customers[kept].name == "Person 4"
+        assert len(crm.customers) == 7
+        assert crm.verify() == []
+
+
+def test_nothing_is_written_over_anything(place: Workspace, tmp_path: Path) -> None:
+    for folder in (place.folder, place.files):
+        with pytest.raises(Invalid, match="exists already"):
+            salvage_workspace(place, folder)
+
+
+def test_a_workspace_without_data_leaves_nothing_behind(place: Workspace, tmp_path: Path) -> None:
+    shutil.rmtree(place.data)
+    place.data.mkdir()
+    with pytest.raises(NotFound, match="holds no journal and no snapshot"):
+        salvage_workspace(place, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir() if "new" in path.name] == []
+
+
+# --------------------------------------------------------------------------- keys
+
+
+def test_records_whose_keys_are_lost_are_kept_apart_and_named(place: Workspace, tmp_path: Path) -> None:
+    keys = place.keys / "subjects.bin"
+    data = bytearray(keys.read_bytes())
+    data[2 * RECORD_LENGTH + 40] ^= 1
+    keys.write_bytes(data)
+    third = _third(place)
+    with pytest.raises(Damaged, match="record 3 is damaged"):
+        crmkit.open(place.folder)
+    saved = salvage_workspace(place, tmp_path / "new")
+    assert saved.losses == [
+        f"{keys}: {RECORD_LENGTH} bytes are damaged, and the keys in them lost",
+        f"customers {third}: its keys are lost; kept, sealed, in customers.sealed",
+    ]
+    with crmkit.open(tmp_path / "new") as crm:
+        assert len(crm.customers) == 7
+        assert third not in crm.customers
+        assert crm._store.get("customers.sealed", third)["name"].startswith("c1.")  # type: ignore[index]
+        assert crm.verify() == []
+
+
+def _third(place: Workspace) -> str:
+    """Return the id of the third customer, from the journal: the workspace does not open."""
+    line = (place.data / "wal.1.jsonl").read_text().splitlines()[3]
+    return line.split('"p","customers","')[1][:26]
+
+
+def test_control_without_setting_them_apart_it_does_not_open(
+    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = place.keys / "subjects.bin"
+    data = bytearray(keys.read_bytes())
+    data[2 * RECORD_LENGTH + 40] ^= 1
+    keys.write_bytes(data)
+    monkeypatch.setattr("crmkit.doctor._opener", lambda vault: None)
+    salvage_workspace(place, tmp_path / "new")
+    with pytest.raises(Damaged, match="cannot be opened"):
+        crmkit.open(tmp_path / "new")
+
+
+def test_data_is_saved_though_no_key_can_be_opened(place: Workspace, tmp_path: Path) -> None:
+    (place.keys / "keyring.age").write_bytes(b"age-encryption.org/v1\n")
+    saved = salvage_workspace(place, tmp_path / "new")
+    [loss] = saved.losses
+    assert "put the keys of a backup there" in loss
+    assert saved.records["customers"] == 8
+
+
+def test_the_keys_of_a_backup_bring_the_records_back(crm: CRM, tmp_path: Path) -> None:
+    ada = crm.customers.add(name="Ada", iban=IBAN)
+    backup = crm.backup(tmp_path / "backups")
+    (crm.workspace.keys / "keyring.age").write_bytes(b"")
+    saved = salvage_workspace(crm.workspace, tmp_path / "new")
+    assert saved.losses
+    crmkit.restore(backup.data, tmp_path / "restored").close()
+    shutil.rmtree(tmp_path / "new" / "keys")
+    shutil.copytree(tmp_path / "restored" / "keys", tmp_path / "new" / "keys")
+    with crmkit.open(tmp_path / "new") as again:
+        assert again.customers[ada.id].name == "Ada"
+
+
+@pytest.mark.proof
+def test_sound_keys_are_found_wherever_they_are() -> None:
+    rng = random.Random(20261122)
+    from crmkit.vault.subjects import _packed
+
+    records = [_packed(rng.randbytes(16) + b"\xc2\x01" + rng.randbytes(68)) for _ in range(50)]
+    whole = b"".join(records)
+    assert sound_records(whole) == (whole, 0)
+    for _ in range(50):
+        at, length = rng.randrange(len(whole)), rng.randrange(200)
+        cut = whole[:at] + rng.randbytes(rng.randrange(50)) + whole[at + length :]
+        found, damaged = sound_records(cut)
+        expected = [record for record in records if record in cut]
+        assert found == b"".join(expected)
+        assert damaged == len(cut) - len(found)
