@@ -125,6 +125,7 @@ def test_matches_on_a_sensitive_field_are_paged(crm: CRM, one_tag: None) -> None
     first = crm.customers.find(F.tax_id == "WANTED", order="name", limit=2)
     rest = crm.customers.find(F.tax_id == "WANTED", order="name", limit=2, after=first.next)
     assert [first.records, rest.records, rest.next] == [wanted[:2], wanted[2:], None]
+    assert crm.customers.find(F.tax_id == "WANTED", order="name", limit=2, before=rest.previous) == first
     assert crm.customers.find(F.tax_id == "WANTED", limit=3).next is None
     with pytest.raises(Invalid, match="after"):
         crm.customers.find(F.tax_id == "WANTED", after="junk")
@@ -384,6 +385,62 @@ def test_decimals_are_equal_whatever_zeros_they_end_with(samples: Collection[Any
     assert words(samples.find(F.rate.isin([Decimal("1.5"), 0]))) == {"1.5", "1.50", "1.500", "0", "0.00"}
     assert words(samples.find(F.rate == 100)) == {"1E+2"}
     assert words(samples.find(F.rate != "1.5")) == {"15", "0", "0.00", "1E+2"}
+    assert words(samples.find((F.rate >= "1.5") & (F.rate < 16))) == {"1.5", "1.50", "1.500", "15"}
+    ordered = [sample.word for sample in samples.find(order=["rate", "word"])]
+    assert ordered == ["none", "0", "0.00", "1.5", "1.50", "1.500", "15", "1E+2"]
+    assert samples.columns("rate")["rate"][:2] == ["1.5", "1.50"]
+
+
+def test_a_comparison_inside_rows_asks_for_any_row(samples: Collection[Any]) -> None:
+    samples.add(word="two", rows=[{"word": "tea", "size": 1}, {"word": "milk", "size": 12}])
+    samples.add(word="one", rows=[{"word": "tea", "size": "12.00", "price": "5 GBP", "tags": ["x"]}])
+    samples.add(word="none")
+    assert words(samples.find(F.rows.word == "tea")) == {"one", "two"}
+    assert words(samples.find(F.rows.word != "tea")) == {"two"}
+    assert words(samples.find(~(F.rows.word == "tea"))) == {"none"}
+    assert words(samples.find((F.rows.word == "tea") & (F.rows.size > 9))) == {"one", "two"}
+    assert words(samples.find(F.rows.any((F.word == "tea") & (F.size == 12)))) == {"one"}
+    assert words(samples.find(F.rows.any(~(F.word == "tea")))) == {"two"}
+    assert words(samples.find(~F.rows.any(~(F.word == "tea")))) == {"one", "none"}
+    assert words(samples.find(F.rows.price == "5 GBP")) == {"one"}
+    assert words(samples.find(F.rows.price == "5")) == set()
+    assert words(samples.find(F.rows.price == None)) == {"two"}  # noqa: E711
+    assert words(samples.find(F.rows.tags.has("x"))) == {"one"}
+    assert words(samples.find(F.rows.exists())) == {"one", "two"}
+    assert words(samples.find(F.rows == None)) == {"none"}  # noqa: E711
+
+
+def test_columns_inside_rows_and_of_added_fields(samples: Collection[Any]) -> None:
+    samples.add(
+        word="a", rows=[{"word": "x", "price": "5"}, {"word": "y"}], row={"word": "z"}, **{"x.acme.tier": "gold"}
+    )
+    samples.add(word="b")
+    columns = samples.columns("rows.word", "rows.price", "rows.price.currency", "row.word", "x.acme.tier")
+    assert columns == {
+        "rows.word": [["x", "y"], []],
+        "rows.price": [[500, None], []],
+        "rows.price.currency": [["EUR", None], []],
+        "row.word": ["z", None],
+        "x.acme.tier": ["gold", None],
+    }
+    assert words(samples.find(F["x.acme.tier"] == "gold", order="-x.acme.tier")) == {"a"}
+    assert words(samples.find(F.x.acme.tier != None)) == {"a"}  # noqa: E711
+
+
+def test_an_empty_list_is_missing(samples: Collection[Any]) -> None:
+    samples.add(word="with", labels=["x"])
+    samples.add(word="without")
+    assert words(samples.find(F.labels.exists())) == words(samples.find(F.labels != None)) == {"with"}  # noqa: E711
+    assert words(samples.find(F.labels == None)) == {"without"}  # noqa: E711
+
+
+def test_contacts_are_found_by_their_values(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada", contacts=[{"kind": "email", "value": "ada@example.org", "label": "home"}])
+    crm.customers.add(name="Bob", contacts=[{"kind": "phone", "value": "+44 20 7946 0018"}], email="ada@example.org")
+    assert crm.customers.find(F.contacts.value == "ada@example.org").records == [ada]
+    assert crm.customers.find(F.contacts.any((F.kind == "email") & F.label.startswith("h"))).records == [ada]
+    with pytest.raises(Invalid, match=r"contacts\.kind: must be 'email', 'phone' or 'address'"):
+        crm.customers.find(F.contacts.kind == "fax")
 
 
 def test_records_and_items_of_lists_are_values(crm: CRM, samples: Collection[Any]) -> None:
