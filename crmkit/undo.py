@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,18 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Done:
-    """What is to be undone: its steps by record id, newest first, and whether that was done before."""
+    """What was done under one cause.
 
+    Attributes:
+        cause: Its id.
+        steps: The steps by record id, newest first.
+        since: The number of the commit before the first one.
+        is_undone: Whether it was undone, and that undo was not.
+    """
+
+    cause: str
     steps: Mapping[str, list[Step]]
+    since: int
     is_undone: bool
 
 
@@ -44,77 +53,118 @@ class Undo:
 
     def undo(self, what: Commit | Batch | HistoryEntry | str, *, skip_changed: bool) -> Commit:
         """Take back what was done under one cause; see `CRM.undo`."""
-        cause = _cause(what)
-        done = self._done(cause)
-        drafts, changed = self._drafts(done.steps)
+        done = self._done(_cause(what))
+        drafts, changed = self._drafts(done.steps, {})
+        if changed:  # perhaps only there and back, by an undo that was undone
+            later = self._all_steps(done, {id for _, id in changed})
+            more, changed = self._drafts({id: done.steps[id] for id in later}, later)
+            drafts |= more
         if changed and not skip_changed:
             if done.is_undone and not drafts:
                 raise Refused("it is undone already; undo that undo to bring it back")
             raise ChangedSince(changed, f"{_counted(changed)} changed since")
-        while skip_changed and (needed := {key for key, _ in self._missed(drafts)}):
+        seq = self._store.seq()
+        since = {change.id for change in self._store.changes(done.since)}
+        while skip_changed and (needed := {key for key, _ in self._missed(drafts, since)}):
             drafts = {key: draft for key, draft in drafts.items() if key not in needed}
         if not drafts:
             raise Refused("nothing is left to undo: all of it was changed since, or is referred to")
-        return self._committer.write_alone(
-            list(drafts.values()), "undo", None, lambda: self._refuse_missed(drafts), undoes=cause
-        )
+
+        def check() -> None:
+            self._refuse_missed(drafts, since | {change.id for change in self._store.changes(seq)})
+
+        return self._committer.write_alone(list(drafts.values()), "undo", None, check, undoes=done.cause)
 
     # ------------------------------------------------------------------ parts
 
     def _done(self, cause: str) -> Done:
         """Read what was done under a cause."""
         steps: dict[str, list[Step]] = {}
-        undone = Undone()
+        undone, since = Undone(), 0
         for logged in self._store.commits(newest_first=True):
             undone.note(logged)
             if logged.meta.get("cause") == cause:
+                since = logged.seq - 1
                 for step in reversed(logged.steps):
                     steps.setdefault(step.id, []).append(step)
             elif made_before(logged, cause):
                 break
         if not steps:
             raise NotFound("nothing was done under the id that was given; crm.batches() lists what can be undone")
-        return Done(steps, cause in undone)
+        return Done(cause, steps, since, cause in undone)
 
-    def _drafts(self, done: Mapping[str, list[Step]]) -> tuple[dict[Key, Draft], list[Key]]:
+    def _all_steps(self, done: Done, ids: Collection[str]) -> dict[str, list[tuple[bool, Step]]]:
+        """Return every step of some records since something was done, newest first, and whether it was part of that."""
+        steps: dict[str, list[tuple[bool, Step]]] = {id: [] for id in ids}
+        for logged in self._store.commits(done.since, newest_first=True):
+            for step in reversed(logged.steps):
+                if step.id in steps:
+                    steps[step.id].append((logged.meta.get("cause") == done.cause, step))
+        return steps
+
+    def _drafts(
+        self, done: Mapping[str, list[Step]], all_steps: Mapping[str, list[tuple[bool, Step]]]
+    ) -> tuple[dict[Key, Draft], list[Key]]:
         """Return the drafts that undo some steps, and what cannot be because it was changed since."""
         drafters = {drafter.info.plural: drafter for drafter in self._committer.drafters.values()}
         drafts: dict[Key, Draft] = {}
         changed: list[Key] = []
-        for id, steps in done.items():
-            drafter = _drafter(drafters, steps)
-            doc = self._store.get(steps[0].to, id)
+        for id, own in done.items():
+            drafter = _drafter(drafters, own)
+            steps = all_steps.get(id) or [(True, step) for step in own]
+            place = steps[0][1].to
+            doc = self._store.get(place, id)
             was = None if doc is None else self._before(steps, dict(doc))
             if doc is None or was is None:
                 changed.append((drafter.info.type, id))
-            elif was[1] is not None or not steps[0].to.endswith(REMOVED):  # else it was added, and is removed already
-                draft = _draft(drafter, steps[0].to, dict(doc), *was)
+            elif was[1] is not None or not place.endswith(REMOVED):  # else it was added, and is removed already
+                draft = _draft(drafter, place, dict(doc), *was)
                 drafts[draft.key] = draft
         return drafts, changed
 
-    def _before(self, steps: Iterable[Step], doc: dict[str, Any]) -> tuple[str, dict[str, Any] | None] | None:
-        """Return where a document was before some steps, and how: empty place and None for one that was added.
+    def _before(
+        self, steps: Sequence[tuple[bool, Step]], doc: dict[str, Any]
+    ) -> tuple[str, dict[str, Any] | None] | None:
+        """Return where a document was before the oldest of the steps to undo, and how; None and no place for nowhere.
 
-        None where something else was done to the document after the first of them.
+        Args:
+            steps: Its steps, newest first; those that are not to be undone may lead there and back only.
+            doc: The document as it is.
+
+        Returns:
+            None where something else was changed after the oldest of the steps.
         """
-        place = ""
-        now: dict[str, Any] | None = doc
-        for number, step in enumerate(steps):
-            before = step.before or {}
-            if now is None or now["rev"] != before.get("rev", 0) + 1 or (number and place != step.to):
+        now: tuple[str, dict[str, Any] | None] = steps[0][1].to, doc
+        found: tuple[str, dict[str, Any] | None] | None = None
+        there: tuple[str, dict[str, Any] | None] | None = None
+        for is_own, step in steps:
+            if now[1] is None or now[0] != step.to or step.before is None:
+                return found
+            if now[1]["rev"] != step.before.get("rev", 0) + 1:
                 return None
-            was = unwound(self._codec, step, now)
-            place, now = was or ("", None)
-        return place, now
+            if not is_own:
+                there = there or now
+            elif there and _content(there) != _content(now):
+                return None
+            else:
+                there = None
+            now = unwound(self._codec, step, now[1]) or ("", None)
+            found = now if is_own else found
+        return found
 
-    def _refuse_missed(self, drafts: Mapping[Key, Draft]) -> None:
-        missed = list(self._missed(drafts))
+    def _refuse_missed(self, drafts: Mapping[Key, Draft], since: Collection[str]) -> None:
+        missed = list(self._missed(drafts, since))
         if missed:
             records = list(dict.fromkeys(by for _, by in missed))
             raise ChangedSince(records, f"{_counted(records)} came to refer to what would be taken away")
 
-    def _missed(self, drafts: Mapping[Key, Draft]) -> Iterator[tuple[Key, Key]]:
-        """Yield (collection and id, type and id that refers to it) for what others would miss."""
+    def _missed(self, drafts: Mapping[Key, Draft], since: Collection[str]) -> Iterator[tuple[Key, Key]]:
+        """Yield (collection and id, type and id of what refers to it) for what others would miss.
+
+        Args:
+            drafts: The drafts, some of which take records away.
+            since: The ids of what was written since; what referred to a record before may do so again.
+        """
         known = {drafter.info.type: drafter.info for drafter in self._committer.drafters.values()}
         going: dict[str, set[str]] = {}
         for (plural, id), draft in drafts.items():
@@ -123,14 +173,18 @@ class Undo:
         for each in known.values():
             ids = going.get(each.plural, set())
             for by, collection, doc in referring(self._store, known.values(), each.type, ids) if ids else ():
-                draft_of_it = drafts.get((by.plural, doc["id"]))
-                if collection.endswith(REMOVED) or (draft_of_it is not None and draft_of_it.action == "remove"):
+                if collection.endswith(REMOVED) or (by.plural, doc["id"]) in drafts or doc["id"] not in since:
                     continue
-                later = doc if draft_of_it is None else draft_of_it.doc
                 for spec in by.fields.values():
-                    for _, _, id in references(spec, later.get(spec.name)):
+                    for _, _, id in references(spec, doc.get(spec.name)):
                         if id in ids:
                             yield (each.plural, id), (by.type, doc["id"])
+
+
+def _content(where: tuple[str, dict[str, Any] | None]) -> tuple[str, dict[str, Any]]:
+    """Return where a document is, and all of it but what every write changes."""
+    place, doc = where
+    return place, {name: value for name, value in (doc or {}).items() if name not in ("rev", "updated_at")}
 
 
 def _draft(drafter: Drafter, place: str, doc: dict[str, Any], where: str, was: dict[str, Any] | None) -> Draft:
@@ -166,4 +220,4 @@ def _cause(what: object) -> str:
 
 
 def _counted(records: list[Key]) -> str:
-    return "1 record was" if len(records) == 1 else f"{len(records):,} records were"
+    return "1 record" if len(records) == 1 else f"{len(records):,} records"
