@@ -101,7 +101,7 @@ class RecordCodec:
 
     def _tag(self, out: Doc, doc: Doc, fresh: Mapping[str, str]) -> None:
         """Put the tags of the whole document among the fields: those that it has, and fresh ones."""
-        tags = {name: tag for name, tag in doc.get(TAGS, {}).items() if name in doc} | fresh
+        tags = {**{name: tag for name, tag in doc.get(TAGS, {}).items() if name in doc}, **fresh}
         out.pop(TAGS, None)
         if tags:
             out[TAGS] = tags

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crmkit.vault.identity import user_name
 from crmkit.vault.vault import Vault
 
-__all__ = ["Vault"]
+__all__ = ["Vault", "user_name"]

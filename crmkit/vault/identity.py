@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from pathlib import Path
 
@@ -111,3 +112,11 @@ def _parse(text: str, place: str) -> Identity:
             except pyrage.IdentityError:
                 break
     raise Locked(f"your identity {place} holds no age secret key")
+
+
+def user_name() -> str:
+    """Return the name of the system user."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without an account, as in some containers
+        return f"user {os.getuid()}"

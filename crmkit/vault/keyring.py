@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from pyrage.x25519 import Identity, Recipient
 from crmkit.durable import replace_file
 from crmkit.errors import Damaged, Locked
 from crmkit.vault.guarded import Guarded
+from crmkit.vault.identity import user_name
 from crmkit.vault.layout import COMPARTMENT, id_bytes
 
 PURPOSES = ("wrap", "bidx", "audit", "suppress", "files")
@@ -93,7 +93,7 @@ class Keyring(Guarded):
             id: Key(id, purpose, "primary", now, bytearray(os.urandom(KEY_LENGTH)))
             for id, purpose in enumerate(PURPOSES, start=1)
         }
-        return cls(workspace_id, 1, (Member(_user_name(), str(member.to_public())),), keys)
+        return cls(workspace_id, 1, (Member(user_name(), str(member.to_public())),), keys)
 
     @classmethod
     def read(cls, path: Path, identity: Identity) -> Keyring:
@@ -184,10 +184,3 @@ def _key(entry: Mapping[str, Any]) -> Key:
 
 def _text(secret: bytearray) -> str:
     return b64encode(secret).decode()
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a user id without an account, as in some containers
-        return ""
