@@ -63,6 +63,7 @@ class Fields:
         self._path = path
         kept = KEPT if issubclass(model, Record) else {}
         self._specs: Mapping[str, FieldSpec] = {**info(model).fields, **kept}
+        self._places: dict[str, Place] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._specs)
@@ -87,14 +88,20 @@ class Fields:
     def _place(self, field: str, *, may_be_sensitive: bool) -> Place:
         spec, name = self._specs.get(field), _under(self._name, field)
         if spec is None:
-            raise Invalid({name: f"is not a field of {self._name or info(self._model).type}{info(self._model).nearest(field)}"})
+            known = info(self._model)
+            raise Invalid({name: f"is not a field of {self._name or known.type}{known.nearest(field)}"})
         if spec.klass == "sensitive" and not may_be_sensitive:
             allowed = "only == and isin at the top level are possible" if spec.searchable else "it cannot be searched"
             raise Invalid({name: f"is sensitive; {allowed}"})
-        annotation, path = self._model.model_fields[field].annotation, _under(self._path, field)
+        if field not in self._places:
+            self._places[field] = self._made(spec, name)
+        return self._places[field]
+
+    def _made(self, spec: FieldSpec, name: str) -> Place:
+        annotation, path = self._model.model_fields[spec.name].annotation, _under(self._path, spec.name)
         inner = Fields(inner_type(annotation)[0], name, "" if spec.kind == "parts" else path) if spec.parts else None
         is_list = inner is None and _is_list(annotation)
-        return Place(name, path, spec.kind, adapter(self._model, field), is_list, inner)
+        return Place(name, path, spec.kind, adapter(self._model, spec.name), is_list, inner)
 
 
 def _part_of_money(place: Place, part: str) -> Place:
