@@ -73,7 +73,8 @@ class PackedDocs(Mapping[str, Doc]):
 
     def take(self, doc: Doc) -> None:
         """Take in a document in its form on disk."""
-        self._packed[doc["id"]] = orjson.dumps(doc)
+        packed = orjson.dumps(doc)
+        self._packed[doc["id"]] = bytes(memoryview(packed))  # a copy: behind what orjson returns lie 8 KB of its buffer
 
     def patch(self, id: str, after: Doc, before: Iterable[str]) -> None:
         """Take in changed fields in their form on disk."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,37 @@ def test_opening_hides_nothing_from_the_garbage_collector(folder: Path) -> None:
     TinyStore(folder, PlainCodec()).close()
     assert gc.get_freeze_count() == before, "what is frozen is never collected, in the whole process"
     assert gc.isenabled() == was_enabled
+
+
+GROWN = """
+from pathlib import Path
+import orjson
+from crmkit.store.documents import PackedDocs
+
+def private():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+docs = [{{"id": str(n), "rev": 1, "text": "x" * 800}} for n in range(5_000)]
+packed = PackedDocs()
+before = private()
+kept = [{keep} for doc in docs]
+print((private() - before) / sum(len(orjson.dumps(doc)) for doc in docs))
+"""
+
+
+def grown(keep: str) -> float:
+    """Return how much a process grows by documents that it keeps, in times the size of their JSON."""
+    code = GROWN.format(keep=keep)
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+
+
+def test_packed_documents_take_little_more_than_their_json(record_property: Any) -> None:
+    times = grown("packed.take(doc)")
+    record_property("packed_memory_times_json", round(times, 2))
+    assert times < 1.5
+
+
+def test_packed_documents_that_bring_their_buffer_along_would_be_seen() -> None:
+    """The control: what orjson returns keeps the unused end of its buffer."""
+    assert grown("orjson.dumps(doc)") > 3
