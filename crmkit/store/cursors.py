@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from crmkit.errors import Invalid
 from crmkit.query import Find, Order
 from crmkit.store.evaluate import MISSING, NUMERIC, number, rank
-from crmkit.store.indexes import Key
+from crmkit.store.ordered import Key
 
 
 class Gap(NamedTuple):

@@ -16,7 +16,8 @@ from crmkit.query import And, AnyRow, Compare, Condition, Find, Has, In, Or, Ord
 from crmkit.store.cursors import Gap, encode_cursor, gap_of
 from crmkit.store.documents import Documents
 from crmkit.store.evaluate import TEXT, Predicate, predicate, rank
-from crmkit.store.indexes import Key, after_prefix, key_reader
+from crmkit.store.indexes import after_prefix, key_reader
+from crmkit.store.ordered import Key
 
 Side = Callable[[bool, int], Iterator[Key]]
 """Yields the keys on one side of a gap, the nearest first: behind it or, if True, before it; so many are needed."""

@@ -16,7 +16,8 @@ from crmkit.query import And, AnyRow, Condition, F, Find, Not, Or, Order
 from crmkit.store.cursors import Gap
 from crmkit.store.documents import Documents
 from crmkit.store.evaluate import predicate, rank, reader
-from crmkit.store.indexes import SortedKeys, TextIndex
+from crmkit.store.indexes import TextIndex
+from crmkit.store.ordered import SortedKeys
 from crmkit.store.plan import accepted_by, find_page
 
 PATHS = ["a", "b", "x.y", "a.number", "x.acme.tier"]
@@ -235,7 +236,7 @@ def test_what_only_text_can_do() -> None:
 )
 def test_sorted_keys_against_a_sorted_list(steps: list[tuple[bool, int]], low: int, high: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crmkit.store.indexes._CHUNK", 4)
+        patch.setattr("crmkit.store.ordered._CHUNK", 4)
         keys, model = SortedKeys([(5,), (3,)]), {3, 5}
         for is_added, number in steps:
             (keys.add if is_added else keys.discard)((number,))
@@ -247,18 +248,43 @@ def test_sorted_keys_against_a_sorted_list(steps: list[tuple[bool, int]], low: i
         assert keys.rank((low,)) == sum(number < low for number in model)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
-@given(
-    st.lists(st.text("ab ", max_size=6), max_size=30),
-    st.lists(st.text("ab", min_size=1, max_size=2), min_size=1, max_size=2),
-)
-def test_typed_search_against_a_plain_loop(texts: list[str], words: list[str]) -> None:
-    docs = [{"id": f"{number:02}", "t": text} for number, text in enumerate(texts)]
-    index = TextIndex(lambda doc: doc["t"], docs)
-    rows = sorted((" ".join(doc["t"].split()), doc["id"]) for doc in docs)
-    hits = [row for row in rows if all(word in row[0] for word in words)]
+def typed_search(count: int) -> None:
+    """Compare typed search with a plain loop over random texts, of which some come later."""
 
-    def group(row: tuple[str, str]) -> int:
-        return 0 if row[0].startswith(words[0]) else 1 if f" {words[0]}" in row[0] else 2
+    @settings(max_examples=count, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+    @given(
+        st.lists(st.text("ab ", max_size=6), max_size=30),
+        st.lists(st.text("ab", max_size=6), max_size=5),
+        st.lists(st.text("ab", min_size=1, max_size=2), min_size=1, max_size=3),
+        st.integers(1, 30),
+    )
+    def run(texts: list[str], later: list[str], words: list[str], limit: int) -> None:
+        docs = [{"id": f"{number:02}", "t": text} for number, text in enumerate(texts)]
+        index = TextIndex(lambda doc: doc["t"], docs)
+        for _ in range(2):
+            rows = sorted((" ".join(doc["t"].split()), doc["id"]) for doc in docs)
+            hits = [row for row in rows if all(word in row[0] for word in words)]
+            assert index.match(words, limit) == [id for _, id in sorted(hits, key=group(words[0]))][:limit]
+            for number, text in enumerate(later[: len(docs)]):
+                new = {**docs[number * 3 % len(docs)], "t": text}
+                index.replace(docs[number * 3 % len(docs)], new)
+                docs[number * 3 % len(docs)] = new
 
-    assert index.match(words, 99) == [id for _, id in sorted(hits, key=group)]
+    run()
+
+
+def group(word: str) -> Callable[[tuple[str, str]], int]:
+    return lambda row: 0 if row[0].startswith(word) else 1 if f" {word}" in row[0] else 2
+
+
+def test_typed_search_against_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crmkit.store.ordered._CHUNK", 4)
+    typed_search(400)
+
+
+def test_control_joined_texts_that_outlive_a_change_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        SortedKeys, "_changed", lambda self, number: self._last.__setitem__(number, self.chunks[number][-1])
+    )
+    with pytest.raises((AssertionError, IndexError)):
+        typed_search(400)
