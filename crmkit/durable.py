@@ -85,6 +85,7 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
     except OSError as error:
         with suppress(OSError):
             os.ftruncate(fd, offset)
+            os.fdatasync(fd)  # or it could come back, after others have gone on without it
         raise NotSynced(error.errno, error.strerror) from error
 
 

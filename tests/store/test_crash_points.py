@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from crmkit.store.journal import Journal
 from tests.store.disk import Fault
 from tests.store.scenarios import COMMITS, CREATE, SCENARIOS, WITHIN_WRITE, Scenario, Stage
 
+Scale = Callable[[int], int]
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 
 # What a call may say. Python itself makes a call again that a signal interrupted, so nobody sees EINTR.
@@ -43,12 +44,18 @@ def calls_of(scenario: Scenario, root: Path) -> list[str]:
         return stage.disk.calls
 
 
+def some(calls: list[str], most: int) -> list[tuple[int, str]]:
+    """Return all calls with their numbers, or so many of them, spread evenly."""
+    step = max(1, len(calls) // most)
+    return list(enumerate(calls))[::step]
+
+
 # ----------------------------------------------------------------------------------------------- the process ends
 
 
-def ended(scenario: Scenario, root: Path) -> Iterator[str]:
+def ended(scenario: Scenario, root: Path, most: int = 60) -> Iterator[str]:
     """Let the process end before, and in the middle of, each call; yield what is wrong afterwards, or nothing."""
-    for number, call in enumerate(calls_of(scenario, root)):
+    for number, call in some(calls_of(scenario, root), most):
         for kind in ("before", "within") if call in ("pwrite", "write") else ("before",):
             with scenario.started(root, Fault(number, kind)) as stage:
                 problem = scenario.problem(root, tuple(stage.allowed))
@@ -57,8 +64,8 @@ def ended(scenario: Scenario, root: Path) -> Iterator[str]:
 
 @pytest.mark.proof
 @each_scenario
-def test_a_process_may_end_at_any_call(scenario: Scenario, root: Path, record_property: Any) -> None:
-    found = list(ended(scenario, root))
+def test_a_process_may_end_at_any_call(scenario: Scenario, root: Path, scale: Scale, record_property: Any) -> None:
+    found = list(ended(scenario, root, scale(50)))
     record_property("points", len(found))
     assert [problem for problem in found if problem] == []
 
@@ -81,9 +88,9 @@ def test_control_files_written_in_place(root: Path, monkeypatch: pytest.MonkeyPa
 # --------------------------------------------------------------------------------------------------- a call fails
 
 
-def disturbed(scenario: Scenario, root: Path) -> Iterator[str]:
+def disturbed(scenario: Scenario, root: Path, most: int = 60) -> Iterator[str]:
     """Let each call fail in each way; yield what is wrong afterwards, or nothing."""
-    for number, call in enumerate(calls_of(scenario, root)):
+    for number, call in some(calls_of(scenario, root), most):
         faults = [Fault(number, "error", code) for code in ERRORS.get(call, (errno.EIO,))]
         for fault in [*faults, *([Fault(number, "short")] if call in ("pwrite", "write") else [])]:
             with scenario.started(root, fault) as stage:
@@ -101,8 +108,8 @@ def after_an_error(stage: Stage) -> str:
 
 @pytest.mark.proof
 @each_scenario
-def test_any_call_may_fail(scenario: Scenario, root: Path, record_property: Any) -> None:
-    found = list(disturbed(scenario, root))
+def test_any_call_may_fail(scenario: Scenario, root: Path, scale: Scale, record_property: Any) -> None:
+    found = list(disturbed(scenario, root, scale(25)))
     record_property("errors", len(found))
     assert [problem for problem in found if problem] == []
 
