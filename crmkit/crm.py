@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -31,6 +32,7 @@ from crmkit.watch import EVERY, Cursor, Watch, changes
 if TYPE_CHECKING:
     from crmkit.backup import Backup, Progress
     from crmkit.doctor import Health
+    from crmkit.export import Exported, Exporter
     from crmkit.transfer import ImportPlan
 
 T = TypeVar("T")
@@ -332,6 +334,48 @@ class CRM(Handle):
         from crmkit.backup import back_up
 
         return back_up(self.workspace, self._store, self._vault, Path(path), progress)
+
+    def export_all(
+        self, folder: str | os.PathLike[str], *, reveal: str | None = None, progress: Progress | None = None
+    ) -> Exported:
+        """Write everything that is stored into a new folder, in open formats: JSON lines, CSV and plain files.
+
+        It is as of one commit, removed records and the history included, and is counted against the store. Personal
+        fields are in the clear: only this user can read the folder, and the audit log has a line for each type.
+
+        Args:
+            folder: The folder to make; it must not exist, or be empty.
+            reveal: Why sensitive fields are to be open too; masked when left out. Card numbers always are.
+            progress: Told a step and how much of it is done, 0 to 1.
+
+        Raises:
+            Invalid: Something is where the folder is to be made, or the reason is blank.
+            Damaged: What was written is not what is stored; nothing is left behind.
+            CrmError: The system cannot write there.
+        """
+        return self._exporter().everything(Path(folder), reveal, progress)
+
+    def export(
+        self,
+        type: str | builtins.type[Record],
+        path: str | os.PathLike[str],
+        *,
+        reveal: str | None = None,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Write the records of one type into a new file, CSV or JSON lines by its name; as `export_all` does.
+
+        Raises:
+            NotFound: There is no such type.
+            Invalid: The name of the file ends otherwise, there is such a file, or the reason is blank.
+        """
+        return self._exporter().one_type(self.collection(type).info.plural, Path(path), reveal, progress)
+
+    def _exporter(self) -> Exporter:
+        from crmkit.export import Exporter
+
+        types = [collection.info for collection in self._by_plural().values()]
+        return Exporter(self.workspace, self._store, self._codec, self._vault, types, self._history, self.actor)
 
     # ------------------------------------------------------------------ health
 

@@ -1,4 +1,4 @@
-"""`doctor` looks after a workspace and saves what a damaged one still holds; `backup` and `restore`."""
+"""`doctor` looks after a workspace and saves what a damaged one still holds; `backup`, `restore` and `export`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(doctor)
     app.command()(backup)
     app.command()(restore)
+    app.command()(export)
 
 
 def doctor(
@@ -138,3 +139,34 @@ def restore(
     with progress_bar() as progress, crmkit.restore(backup, folder, keys=keys, progress=progress) as crm:
         counts = ", ".join(f"{name} {count:,}" for name, count in crm.examine().records.items())
         say(f"restored {crm.profile.name} into {crm.workspace.folder}, up to commit {crm.seq():,}: {counts}")
+
+
+def export(
+    what: Annotated[str, typer.Argument(metavar="TYPE | FOLDER", help="A record type; with --all, the new folder.")],
+    file: Annotated[Path | None, typer.Argument(help="A new file, *.csv or *.jsonl.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All types, the history and the files.")] = False,
+    reveal: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Leave sensitive fields in the clear; the reason is audited.")
+    ] = None,
+    workspace: Workspace = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write records out in open formats.
+
+    Personal fields are in the clear, sensitive ones masked, and only you can read the files.
+    """
+    if everything is bool(file):
+        raise typer.BadParameter("give a record type and a file, or --all and a folder")
+    with open_crm(workspace) as crm, progress_bar() as progress:
+        if file:
+            made = crm.export(what, file, reveal=reveal, progress=progress)
+        else:
+            made = crm.export_all(what, reveal=reveal, progress=progress)
+    if as_json:
+        say_json(asdict(made))
+        return
+    counts = ", ".join(f"{name} {count:,}" for name, count in made.records.items())
+    say(f"written to {made.path}, as of commit {made.seq:,}: {counts}")
+    if everything:
+        say(f"history: {made.commits:,} commits; files: {made.files:,}; read again, and as many as are stored")
+    say("sensitive fields are " + ("in the clear, but for card numbers" if made.revealed else "masked"))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crmkit.errors import ImportProblem, Refused
 from crmkit.records import Record
+from crmkit.tables.formulas import guarded
 from crmkit.transfer.drafts import FOLLOWS, BadRow
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ def _write_rows(path: Path, rows: Sequence[BadRow], source: Path) -> Path:
         with os.fdopen(fd, "w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(HEADINGS)
-            writer.writerows((row.line, row.field, _guarded(row.reason), _guarded(row.group)) for row in rows)
+            writer.writerows((row.line, row.field, guarded(row.reason), guarded(row.group)) for row in rows)
         shutil.copymode(source, temporary)
         Path(temporary).replace(path)
     except OSError:
@@ -216,8 +217,3 @@ def _remove_own(path: Path) -> None:
     if _is_own(path):
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def _guarded(text: str) -> str:
-    """Keep a spreadsheet from taking a text of the source file for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

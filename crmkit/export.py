@@ -1,0 +1,417 @@
+"""Export: everything that is stored in open formats, JSON lines and CSV, readable without crmkit.
+
+What is written is as of one commit, while others go on writing; it is read again and counted before the folder gets
+its name. Sensitive fields are masked unless somebody says why not, which the audit log keeps.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from crmkit.backup import Progress, plain_files
+from crmkit.codec import REMOVED, RecordCodec
+from crmkit.errors import Damaged, Invalid
+from crmkit.folders import failed, new_folder
+from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo
+from crmkit.tables.formulas import guarded
+from crmkit.values import Money
+
+if TYPE_CHECKING:
+    from crmkit.history import History
+    from crmkit.store.base import Doc, Logged, Step
+    from crmkit.store.tiny import TinyStore
+    from crmkit.vault import Vault
+    from crmkit.workspace import Workspace
+
+PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600  # people's names in the clear are nobody else's
+NEVER_OPENED = ("card",)  # kinds of fields that stay masked in every file
+OTHER = "other"  # the column of fields that the record type does not know
+_TOLD_EVERY = 500
+_PARTS_WORDS = re.compile(r"[,;]|^\W|\s$")
+
+README = """This folder holds everything that was stored in a CRM, as of one moment.
+
+records/<type>.jsonl   every record as one line of JSON, exactly as it is; removed ones have "removed": true
+records/<type>.csv     the same as a table (UTF-8, one row a record). Amounts are "12.30 EUR", words of a list "a; b", and
+                       nested rows JSON. A text that a spreadsheet would take for a formula has an apostrophe in front.
+history.jsonl          every commit, newest first: who, when, why, and what the changed fields were before
+audit.jsonl            the audit log, as it is
+files, notebooks, plugins, crmkit.toml     copies
+export.json            what was written, and how many of each
+
+Sensitive fields are masked, unless export.json says that they were revealed; card numbers always are. A value that
+begins with "c1." is sealed: its key is gone, or no plugin knows its type.
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and read again to count it.
+
+    Attributes:
+        path: The folder or file.
+        seq: The newest commit in it.
+        records: How many records of each collection, removed ones included.
+        commits: How many commits of the history.
+        files: How many other files.
+        revealed: Whether sensitive fields are open.
+    """
+
+    path: Path
+    seq: int
+    records: Mapping[str, int] = field(default_factory=dict)
+    commits: int = 0
+    files: int = 0
+    revealed: bool = False
+
+
+class Exporter:
+    """Writes what one CRM holds.
+
+    Args:
+        workspace: Where it is.
+        store: Its store.
+        codec: Opens what is sealed.
+        vault: Keeps the audit log.
+        types: What is known of each record type.
+        history: Opens the reasons of commits.
+        actor: Who exports.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        store: TinyStore,
+        codec: RecordCodec,
+        vault: Vault,
+        types: Iterable[RecordInfo],
+        history: History,
+        actor: str,
+    ) -> None:
+        self._workspace = workspace
+        self._store = store
+        self._codec = codec
+        self._vault = vault
+        self._types = {known.plural: known for known in types}
+        self._history = history
+        self._actor = actor
+
+    def everything(self, folder: Path, reveal: str | None = None, progress: Progress | None = None) -> Exported:
+        """Write everything into a new folder, which only this user can read.
+
+        Args:
+            folder: The folder to make; it must not exist, or be empty.
+            reveal: Why sensitive fields are to be open; masked when left out. Kept in the audit log.
+            progress: Told how far it is.
+
+        Raises:
+            Invalid: Something is where the folder is to be made, or the reason is blank.
+            Damaged: What was written is not what is stored.
+            CrmError: The system cannot write; nothing is left behind.
+        """
+        folder = folder.expanduser().resolve()
+        with new_folder(folder, PRIVATE_FOLDER) as unfinished:
+            tables, commits, seq = self._as_of_now(reveal)
+            (unfinished / "records").mkdir(PRIVATE_FOLDER)
+            told = _told(progress, sum(table.count for table in tables) + seq)
+            for table in tables:
+                path = unfinished / "records" / table.name
+                with (
+                    _new_file(path.with_suffix(".jsonl")) as lines,
+                    _new_file(path.with_suffix(".csv"), "-sig") as rows,
+                ):
+                    self._write(table, _Lines(lines), _Rows(rows, table.known), told, reveal)
+            with _new_file(unfinished / "history.jsonl") as lines:
+                written = self._write_history(commits, _Lines(lines), told, reveal)
+            copied = _copy_files(self._workspace, self._vault, unfinished)
+            _write_text(unfinished / "README.txt", README)
+            records = {table.name: table.count for table in tables}
+            made = Exported(folder, seq, records, written, copied, reveal is not None)
+            about = {**asdict(made), "path": folder.name}
+            _write_text(unfinished / "export.json", json.dumps(about, indent=1))
+            _check(unfinished, made)
+        return made
+
+    def one_type(
+        self, plural: str, path: Path, reveal: str | None = None, progress: Progress | None = None
+    ) -> Exported:
+        """Write the records of one type, without removed ones, into a new file, CSV or JSON lines by its name.
+
+        Raises:
+            Invalid: The name ends otherwise, or there is such a file.
+            CrmError: The system cannot write; nothing is left behind.
+        """
+        path = path.expanduser().resolve()
+        if path.suffix not in (".csv", ".jsonl"):
+            raise Invalid({"path": f"{path.name}: the name of the file must end in .csv or .jsonl"})
+        if path.exists():
+            raise Invalid({"path": f"{path} exists already; nothing is ever written over an old file"})
+        tables, _, seq = self._as_of_now(reveal, plural)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        is_csv = path.suffix == ".csv"
+        [table] = tables
+        try:
+            with _new_file(temporary, "-sig" if is_csv else "") as file:
+                kind = _Rows(file, table.known) if is_csv else _Lines(file)
+                self._write(table, kind, None, _told(progress, table.count), reveal)
+            temporary.replace(path)
+        except OSError as error:
+            raise failed(error, path) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return Exported(path, seq, {plural: table.count}, revealed=reveal is not None)
+
+    # ------------------------------------------------------------------ records
+
+    def _as_of_now(self, reveal: str | None, only: str | None = None) -> tuple[list[_Table], Iterator[Logged], int]:
+        """Return what is stored as of one commit, after a line in the audit log for each type."""
+        if reveal is not None and not reveal.strip():
+            raise Invalid({"reveal": "say why; it is kept in the audit log"})
+        with self._store.lock():
+            names = [only] if only else self._names()
+            tables = [self._table(name, with_removed=only is None) for name in names]
+            for table in tables:
+                self._audit(table, reveal)
+            return tables, self._store.commits(newest_first=True), self._store.seq()
+
+    def _names(self) -> list[str]:
+        """Return the collections, removed records not counted as one, by name."""
+        stored = {name for name in self._store.tables() if not name.startswith(".")}
+        return sorted({*self._types, *(name.removesuffix(REMOVED) for name in stored)})
+
+    def _table(self, name: str, *, with_removed: bool) -> _Table:
+        places = (name, name + REMOVED) if with_removed else (name,)
+        parts = tuple((place, self._store.scan(place)) for place in places)
+        return _Table(name, self._types.get(name), parts, sum(self._store.count(place) for place in places))
+
+    def _audit(self, table: _Table, reveal: str | None) -> None:
+        """Note that the records of a type were exported; which ones follows from the time."""
+        if table.known is None:
+            return
+        id = self._vault.workspace_id
+        self._vault.ensure_subjects({id})
+        self._vault.audit.append(
+            actor=self._actor,
+            action="export",
+            entity=table.known.type,
+            record=id,
+            subject=id,
+            fields=_opened_fields(table.known) if reveal else (),
+            reason=self._vault.seal("audit", "reason", id, id, reveal) if reveal else None,
+        )
+
+    def _write(
+        self, table: _Table, first: _Kind, second: _Kind | None, told: Callable[[], None], reveal: str | None
+    ) -> None:
+        for place, docs in table.parts:
+            for doc in docs:
+                row = self._plain(place, doc, doc, reveal)
+                for kind in (first, second):
+                    if kind:
+                        kind.write(row, removed=place != table.name)
+                told()
+
+    def _plain(self, place: str, fields: Mapping[str, Any], doc: Mapping[str, Any], reveal: str | None) -> Doc:
+        """Return fields of a document for people: sensitive ones masked or open, without what is for search only."""
+        known = self._types.get(place.removesuffix(REMOVED))
+        out = {name: value for name, value in fields.items() if not name.startswith("_")}
+        if known is None:
+            return out
+        opened = _opened_fields(known) if reveal else ()
+        for name, spec in known.fields.items():
+            if spec.klass == "sensitive" and out.get(name) is not None:
+                whole = {**doc, name: out[name]}
+                with contextlib.suppress(Damaged):  # its key is gone: it stays sealed
+                    secret = self._codec.opened if name in opened else self._codec.secret
+                    out[name] = _json(secret(place, whole, name))
+        return out
+
+    # ------------------------------------------------------------------ history
+
+    def _write_history(
+        self, commits: Iterator[Logged], lines: _Lines, told: Callable[[], None], reveal: str | None
+    ) -> int:
+        count, subjects = 0, dict[str, Any]()
+        for commit in commits:
+            meta = {name: value for name, value in commit.meta.items() if name != "reason"}
+            with contextlib.suppress(Damaged):
+                meta["reason"] = self._history.reason(commit.meta) or None
+            steps = [self._told_step(step, subjects, reveal) for step in reversed(commit.steps)]
+            lines.write({"commit": commit.seq, **meta, "steps": steps[::-1]})
+            count += 1
+            told()
+        return count
+
+    def _told_step(self, step: Step, subjects: dict[str, Any], reveal: str | None) -> Doc:
+        """Return a step with the fields as they were before it; going back in time, so that each has its subject."""
+        names = [name for name in step.changed if not name.startswith("_")]
+        told: Doc = {"action": step.action, "collection": step.collection, "id": step.id, "fields": names}
+        if step.to not in ("", step.collection):
+            told["to"] = step.to
+        if step.before is not None:
+            told["before"] = self._before(step, subjects, reveal)
+        return told
+
+    def _before(self, step: Step, subjects: dict[str, Any], reveal: str | None) -> Doc:
+        known, before = self._types.get(step.collection.removesuffix(REMOVED)), dict(step.before or {})
+        doc: Doc = {"id": step.id, **before}
+        if known and known.subject:
+            if known.subject in step.changed:
+                subjects[step.id] = before.get(known.subject)
+            doc[known.subject] = subjects[step.id] if step.id in subjects else self._now(step).get(known.subject)
+        with contextlib.suppress(Damaged):
+            before = self._codec.open(step.collection, before, doc)
+        return self._plain(step.collection, before, doc, reveal)
+
+    def _now(self, step: Step) -> Mapping[str, Any]:
+        name = step.collection.removesuffix(REMOVED)
+        return self._store.get(name, step.id) or self._store.get(name + REMOVED, step.id) or {}
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The records of one type, as of one moment."""
+
+    name: str
+    known: RecordInfo | None
+    parts: tuple[tuple[str, Iterator[Mapping[str, Any]]], ...]
+    count: int
+
+
+# --------------------------------------------------------------------------- forms
+
+
+class _Lines:
+    """JSON lines."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, row: Mapping[str, Any], *, removed: bool = False) -> None:
+        """Write one line."""
+        whole = {**row, "removed": True} if removed else row
+        self._file.write(json.dumps(whole, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+class _Rows:
+    """A CSV table: a column for each field of the type, then what it does not know."""
+
+    def __init__(self, file: IO[str], known: RecordInfo | None) -> None:
+        self._known = known
+        self._columns = [*KEPT_BY_CRMKIT, *(known.fields if known else ())]
+        self._writer = csv.writer(file)
+        self._writer.writerow([*self._columns, "removed", OTHER])
+
+    def write(self, row: Mapping[str, Any], *, removed: bool = False) -> None:
+        """Write one row."""
+        other = {name: value for name, value in row.items() if name not in self._columns}
+        cells = [self._cell(name, row.get(name)) for name in self._columns]
+        self._writer.writerow([*cells, "true" if removed else "", _text(other) if other else ""])
+
+    def _cell(self, name: str, value: Any) -> str:
+        spec = self._known.fields.get(name) if self._known else None
+        if spec and spec.kind == "money" and isinstance(value, dict):
+            money = Money(value["minor"], value["currency"])
+            return f"{money.amount} {money.currency}"
+        return _text(value)
+
+
+_Kind = _Lines | _Rows
+
+
+def _json(value: Any) -> Any:
+    """Return a value as JSON has it; a secret as its mask."""
+    return value if value is None or isinstance(value, bool | int | float | str | list | dict) else str(value)
+
+
+def _text(value: Any) -> str:
+    """Return a value as the text of a cell; words that can be told apart again without JSON are."""
+    if value is None or value == []:
+        return ""
+    if isinstance(value, str):
+        return guarded(value)
+    if isinstance(value, list) and all(isinstance(word, str) and not _PARTS_WORDS.search(word) for word in value):
+        return guarded("; ".join(value))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _opened_fields(known: RecordInfo) -> tuple[str, ...]:
+    """Return the sensitive fields that may be open in an export."""
+    sensitive = (spec for spec in known.fields.values() if spec.klass == "sensitive")
+    return tuple(spec.name for spec in sensitive if spec.kind not in NEVER_OPENED)
+
+
+# --------------------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def _new_file(path: Path, mark: str = "") -> Iterator[IO[str]]:
+    """Open a new text file that only this user can read; it is on disk when the block ends."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    with os.fdopen(fd, "w", encoding=f"utf-8{mark}", newline="") as file:
+        yield file
+        file.flush()
+        os.fsync(fd)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with _new_file(path) as file:
+        file.write(text)
+
+
+def _copy_files(workspace: Workspace, vault: Vault, folder: Path) -> int:
+    """Copy what is in open formats anyway; links are left out, as they are in a backup."""
+    paths, _ = plain_files(workspace)
+    for path in paths:
+        target = folder / path.relative_to(workspace.folder)
+        target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        target.chmod(PRIVATE_FILE)
+    log = next(path for path in vault.files if path.suffix == ".jsonl")
+    shutil.copyfile(log, folder / log.name)
+    (folder / log.name).chmod(PRIVATE_FILE)
+    return len(paths)
+
+
+def _check(folder: Path, made: Exported) -> None:
+    """Read again what was written, and compare the counts with those of the store."""
+    for name, count in made.records.items():
+        for path in (folder / "records" / f"{name}.jsonl", folder / "records" / f"{name}.csv"):
+            _expect(path, _rows_in(path), count)
+    _expect(folder / "history.jsonl", _rows_in(folder / "history.jsonl"), made.commits)
+
+
+def _rows_in(path: Path) -> int:
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            return sum(1 for line in file if json.loads(line))
+        csv.field_size_limit(2**31 - 1)
+        return sum(1 for _ in islice(csv.reader(file), 1, None))
+
+
+def _expect(path: Path, found: int, count: int) -> None:
+    if found != count:
+        raise Damaged(f"{path.name}: {found:,} were written and {count:,} are stored; nothing was made")
+
+
+def _told(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Return what is called for each record or commit that was written."""
+    done = 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        if progress and (done % _TOLD_EVERY == 0 or done == total):
+            progress("exporting", min(1.0, done / max(total, 1)))
+
+    return tell
