@@ -283,8 +283,14 @@ def test_typed_search_against_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_control_joined_texts_that_outlive_a_change_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        SortedKeys, "_changed", lambda self, number: self._last.__setitem__(number, self.chunks[number][-1])
-    )
+    changed = SortedKeys._changed
+
+    def keep_joined(self: SortedKeys, number: int) -> None:
+        joined = self.chunks[number].joined
+        changed(self, number)
+        if number < len(self.chunks):
+            self.chunks[number].joined = joined
+
+    monkeypatch.setattr(SortedKeys, "_changed", keep_joined)
     with pytest.raises((AssertionError, IndexError)):
         typed_search(400)
