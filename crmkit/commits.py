@@ -189,7 +189,7 @@ class Committer:
         return Commit(cause, len(drafts))
 
     def write_alone(
-        self, drafts: Sequence[Draft], kind: str, reason: str | None, check: Callable[[], None], **meta: str
+        self, drafts: Sequence[Draft], kind: str, reason: str | None, check: Callable[[], CrmError | None], **meta: str
     ) -> Commit:
         """Write drafts in a commit of their own.
 
@@ -197,7 +197,7 @@ class Committer:
             drafts: What to write.
             kind: What kind of commit it is, for the history.
             reason: Why.
-            check: Called under the lock, just before it is written; raises what must keep it from being written.
+            check: Called under the lock, just before it is written; returns what keeps it from being written.
             meta: Kept beside the commit.
 
         Raises:
@@ -215,7 +215,7 @@ class Committer:
         drafts: Sequence[Draft],
         cause: str,
         reason: str | None,
-        check: Callable[[], None] | None = None,
+        check: Callable[[], CrmError | None] | None = None,
         **more: str,
     ) -> None:
         drafts = self._before_commit.ask(drafts)
@@ -227,16 +227,15 @@ class Committer:
         if not writes:  # plugins took everything back
             return
         try:
-            if check is None:
-                self._store.commit(writes, meta, tuple(requires))
-                return
-            with self._store.lock():
-                check()
-                self._store.commit(writes, meta, tuple(requires))
-            return
+            with self._store.lock() if check else contextlib.nullcontext():
+                problem = check() if check else None
+                if problem is None:
+                    self._store.commit(writes, meta, tuple(requires))
+                    return
         except Conflict as conflict:
             place = conflict.type.removesuffix(REMOVED), conflict.id
-        raise self._conflict(next(draft for draft in drafts if draft.key == place))
+            problem = self._conflict(next(draft for draft in drafts if draft.key == place))
+        raise problem
 
     def _requirements(self, draft: Draft) -> Iterator[Requirement]:
         """Yield what must exist: what the draft refers to and did not before; what it did may have been removed."""

@@ -49,12 +49,11 @@ class Merger:
         drafts = [self._winner(drafter, kept, lost, to), *(self._loser(drafter, doc, to) for doc in lost)]
         drafts += self._others(drafter, to)
 
-        def check() -> None:
-            """Raise `Conflict` where somebody came to refer to a loser after the drafts were made."""
+        def check() -> Conflict | None:
+            """Return the conflict where somebody came to refer to a loser after the drafts were made."""
             drafted = {draft.doc["id"] for draft in drafts}
-            for other, _, doc in self._referring(drafter, to):
-                if doc["id"] not in drafted:
-                    raise Conflict(other, doc["id"])
+            late = ((other, doc["id"]) for other, _, doc in self._referring(drafter, to) if doc["id"] not in drafted)
+            return next((Conflict(other, id) for other, id in late), None)
 
         return self._committer.write_alone(drafts, "merge", reason, check)
 
@@ -89,6 +88,7 @@ class Merger:
         gained: dict[str, Any] = {}
         for spec in drafter.info.fields.values():
             values = [_redirected(spec, doc.get(spec.name), to, kept["id"]) for doc in (kept, *lost)]
+            values[1:] = [self._existing(spec, value) for value in values[1:]]
             value = _united(values)
             if (value or None) == (kept.get(spec.name) or None):
                 continue
@@ -98,6 +98,15 @@ class Merger:
             else:
                 gained[spec.name] = value and drafter.value(spec.name, value)
         return gained
+
+    def _existing(self, spec: FieldSpec, value: Any) -> Any:
+        """Return the value of a field of a loser without references to records that were removed."""
+        target = self._committer.drafters.get(spec.target or "")
+        if target is None or not value:
+            return value
+        if isinstance(value, list):
+            return [each for each in value if self._store.get(target.info.plural, each)]
+        return value if self._store.get(target.info.plural, value) else None
 
     def _loser(self, drafter: Drafter, doc: Doc, to: Mapping[str, str]) -> Draft:
         """Draft the way of a loser to the removed records, where it says what it was merged into."""

@@ -70,8 +70,8 @@ class Undo:
         if not drafts:
             raise Refused("nothing is left to undo: all of it was changed since, or is referred to")
 
-        def check() -> None:
-            self._refuse_missed(drafts, since | {change.id for change in self._store.changes(seq)})
+        def check() -> ChangedSince | None:
+            return self._obstacle(drafts, since | {change.id for change in self._store.changes(seq)})
 
         return self._committer.write_alone(list(drafts.values()), "undo", None, check, undoes=done.cause)
 
@@ -152,11 +152,12 @@ class Undo:
             found = now if is_own else found
         return found
 
-    def _refuse_missed(self, drafts: Mapping[Key, Draft], since: Collection[str]) -> None:
-        missed = list(self._missed(drafts, since))
-        if missed:
-            records = list(dict.fromkeys(by for _, by in missed))
-            raise ChangedSince(records, f"{_counted(records)} came to refer to what would be taken away")
+    def _obstacle(self, drafts: Mapping[Key, Draft], since: Collection[str]) -> ChangedSince | None:
+        """Return what to raise where others would miss something."""
+        records = list(dict.fromkeys(by for _, by in self._missed(drafts, since)))
+        return (
+            ChangedSince(records, f"{_counted(records)} came to refer to what would be taken away") if records else None
+        )
 
     def _missed(self, drafts: Mapping[Key, Draft], since: Collection[str]) -> Iterator[tuple[Key, Key]]:
         """Yield (collection and id, type and id of what refers to it) for what others would miss.

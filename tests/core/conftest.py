@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -50,6 +52,20 @@ class Deals:
 def deals() -> type[Deals]:
     """The plugin that brings deals; register an instance."""
     return Deals
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Callable[[], CRM]]:
+    """Makes empty workspaces that know deals."""
+    with contextlib.ExitStack() as opened:
+
+        def make() -> CRM:
+            folder = tmp_path / f"fresh-{len(list(tmp_path.iterdir()))}"
+            crm = opened.enter_context(crmkit.create(folder, currency="EUR", country="GB"))
+            crm.register(Deals())
+            return crm
+
+        yield make
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +119,7 @@ class Life:
                 with self.crm.acting_as("ann"), self.crm.transaction(reason="a reason"):
                     for _ in range(self.random.randint(2, 4)):
                         self._edit()
-        except (crmkit.Invalid, crmkit.NotFound):
+        except (crmkit.Invalid, crmkit.NotFound, crmkit.Refused):
             pass
 
     def _edit(self) -> None:
