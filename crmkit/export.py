@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from crmkit.backup import Progress, plain_files
 from crmkit.codec import REMOVED, RecordCodec
+from crmkit.durable import make_folder
 from crmkit.errors import Damaged, Invalid
 from crmkit.folders import failed, new_folder
 from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo
@@ -42,7 +43,7 @@ _PARTS_WORDS = re.compile(r"[,;]|^\W|\s$")
 README = """This folder holds everything that was stored in a CRM, as of one moment.
 
 records/<type>.jsonl   every record as one line of JSON, exactly as it is; removed ones have "removed": true
-records/<type>.csv     the same as a table (UTF-8, one row a record). Amounts are "12.30 EUR", words of a list "a; b", and
+records/<type>.csv     the same as a table (UTF-8, one row a record). Amounts are "12.30 EUR", words of a list "a; b",
                        nested rows JSON. A text that a spreadsheet would take for a formula has an apostrophe in front.
 history.jsonl          every commit, newest first: who, when, why, and what the changed fields were before
 audit.jsonl            the audit log, as it is
@@ -373,8 +374,10 @@ def _copy_files(workspace: Workspace, vault: Vault, folder: Path) -> int:
     """Copy what is in open formats anyway; links are left out, as they are in a backup."""
     paths, _ = plain_files(workspace)
     for path in paths:
-        target = folder / path.relative_to(workspace.folder)
-        target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+        name = path.relative_to(workspace.folder)
+        for parent in reversed(name.parents):
+            make_folder(folder / parent, PRIVATE_FOLDER)
+        target = folder / name
         shutil.copyfile(path, target)
         target.chmod(PRIVATE_FILE)
     log = next(path for path in vault.files if path.suffix == ".jsonl")
