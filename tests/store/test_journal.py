@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import subprocess
 import sys
 import zlib
@@ -227,37 +226,6 @@ def test_a_reader_waits_for_the_rest_of_a_frame(wal: Path, sound: bytes, open_ti
 
 
 # ------------------------------------------------------------------------------------------------------------- damage
-
-
-def unnoticed_flips(folder: Path, count: int) -> int:
-    """Flip one bit at a time anywhere before the last frame and count how often opening and writing go on."""
-    store = TinyStore(folder, PlainCodec())
-    for number in range(30):
-        add(store, f"{number:02}", "text é " * (number % 5))
-    store.close()
-    wal, chance, unnoticed = folder / "wal.1.jsonl", random.Random(20), 0
-    data = wal.read_bytes()
-    for _ in range(count):
-        place = chance.randrange(data.rindex(b"\n", 0, -1) + 1)
-        wal.write_bytes(data[:place] + bytes([data[place] ^ 1 << chance.randrange(8)]) + data[place + 1 :])
-        try:
-            TinyStore(folder, PlainCodec()).close()
-            unnoticed += 1
-        except (Damaged, Unsupported):
-            pass
-        except KeyError:  # the control only: memory got what nobody wrote
-            unnoticed += 1
-    return unnoticed
-
-
-@pytest.mark.proof
-def test_every_flipped_bit_before_the_last_frame_is_reported(folder: Path, scale: Callable[[int], int]) -> None:
-    assert unnoticed_flips(folder, scale(300)) == 0
-
-
-def test_control_without_checksums_flipped_bits_go_unnoticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durable, "unframe", lambda line: line[9:-1] if line[-1:] == b"\n" else None)
-    assert unnoticed_flips(folder, 100) > 0
 
 
 def test_damage_is_named_at_open_and_at_write(wal: Path, sound: bytes, open_tiny: Opener) -> None:

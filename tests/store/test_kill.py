@@ -1,4 +1,4 @@
-"""kill -9 of two processes that write: what they said was saved is there, and the file can be read.
+"""kill -9 of two processes that write and compact: what they said was saved is there, and the files can be read.
 
 The control is the storage that TinyDB brings, in the same harness.
 """
@@ -90,6 +90,7 @@ def kill_rounds(
 @pytest.mark.proof
 def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, start: Start, scale: Callable[[int], int]) -> None:
     """Fifty rounds on one store, then the next store: what a round costs grows with what the store holds."""
+    generations = 0
     for number in range(math.ceil(scale(50) / 50)):
         folder = tmp_path / str(number) / "data"
         TinyStore.create(folder, f"workspace-{number}")
@@ -98,6 +99,9 @@ def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, start: Start, sca
             store = TinyStore(folder, PlainCodec())
             assert store.verify() == []
             ids = {doc["id"] for doc in store.scan("customers")}
+            assert ids == {step.id for commit in store.commits() for step in commit.steps}, "history tells of each"
+            nonlocal generations
+            generations += store.generation - 1
             store.close()
             return ids
 
@@ -105,6 +109,7 @@ def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, start: Start, sca
         score = kill_rounds(start, "write_forever", folder, rounds, read, seed=number)
         assert score.acknowledged >= 2 * rounds
         assert (score.lost, score.failed) == (0, 0)
+    assert generations > 0, "there was compaction in between"
 
 
 def test_control_the_storage_of_tinydb_loses_records(tmp_path: Path, start: Start) -> None:

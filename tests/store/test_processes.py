@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -14,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from crmkit.errors import StoreBusy
+from crmkit.errors import CrmError, StoreBusy
 from crmkit.query import F, Find
 from crmkit.store import ANY, NEW, Delete, PlainCodec, Put, TinyStore
+from crmkit.store.lock import WorkspaceLock
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Finish = Callable[["subprocess.Popen[str]"], str]
@@ -34,28 +37,43 @@ def together(workers: list[subprocess.Popen[str]], finish: Finish) -> list[list[
     return [finish(worker).split() for worker in workers]
 
 
-def increments(open_tiny: Callable[..., TinyStore], start: Start, finish: Finish, times: int, mode: str) -> int:
-    """Let two processes count up and return how many increments are in the counter."""
+def increments(
+    open_tiny: Callable[..., TinyStore], start: Start, finish: Finish, times: int, mode: str, processes: int = 2
+) -> tuple[int, int]:
+    """Let processes count up; return how many increments are in the counter, and how many conflicts were reported."""
     store = open_tiny()
     store.commit([Put("counters", {"id": "c", "value": 0}, NEW)], {})
     folder = Path(store._journal.path).parent
-    together([start("increment", folder, times, mode) for _ in range(2)], finish)
+    said = together([start("increment", folder, times, mode) for _ in range(processes)], finish)
     counter = store.get("counters", "c")
     assert counter is not None
     assert store.verify() == []
-    return int(counter["value"])
+    assert numbers(folder) == list(range(1, store.seq() + 1)), "no gap, and no number twice"
+    assert store.generation > 1 or times * processes < 500, "there was compaction in between"
+    return int(counter["value"]), sum(int(conflicts) for (conflicts,) in said)
+
+
+def numbers(folder: Path) -> list[int]:
+    """Return the numbers of all commits, from the logs and the journal."""
+    logs = sorted(folder.glob("log.*.jsonl"), key=lambda path: int(path.name.split(".")[1]))
+    *_, journal = sorted(folder.glob("wal.*.jsonl"), key=lambda path: int(path.name.split(".")[1]))
+    lines = [line for path in logs for line in path.read_text().splitlines()[1:-1]]
+    return [int(line[10:].split(",")[0]) for line in [*lines, *journal.read_text().splitlines()[1:]]]
 
 
 @pytest.mark.proof
-def test_no_increment_of_two_processes_is_lost(
-    open_tiny: Any, start: Start, finish: Finish, scale: Callable[[int], int]
+def test_no_increment_of_eight_processes_is_lost(
+    open_tiny: Any, start: Start, finish: Finish, scale: Callable[[int], int], record_property: Any
 ) -> None:
-    times = scale(500)
-    assert increments(open_tiny, start, finish, times, "checked") == 2 * times
+    times = scale(100)
+    counted, conflicts = increments(open_tiny, start, finish, times, "checked", processes=8)
+    record_property("conflicts", conflicts)
+    assert counted == 8 * times
+    assert conflicts > 0
 
 
 def test_control_without_the_revision_check_increments_are_lost(open_tiny: Any, start: Start, finish: Finish) -> None:
-    assert increments(open_tiny, start, finish, 500, "unchecked") < 1000
+    assert increments(open_tiny, start, finish, 500, "unchecked")[0] < 1000
 
 
 @pytest.mark.proof
@@ -107,6 +125,81 @@ def test_a_store_that_another_process_holds_is_busy(folder: Path, start: Start, 
     finish(worker)
     store.commit([Put("customers", {"id": "a"}, NEW)], {})
     store.close()
+
+
+def test_a_holder_of_the_lock_that_is_stopped_loses_nothing(folder: Path, start: Start, finish: Finish) -> None:
+    worker = start("pause_in_sync", folder)
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "held\n"
+    worker.send_signal(signal.SIGSTOP)
+    store = TinyStore(folder, PlainCodec(), timeout=0.05)
+    assert worker.stdin is not None
+    worker.stdin.write("go\n")
+    worker.stdin.flush()
+    for _ in range(2):  # nobody breaks the lock
+        with pytest.raises(StoreBusy, match="another process"):
+            store.commit([Put("customers", {"id": "b"}, NEW)], {})
+        with pytest.raises(StoreBusy):
+            store.compact()
+    worker.send_signal(signal.SIGCONT)
+    assert finish(worker) == "done\n"
+    store.commit([Put("customers", {"id": "b"}, NEW)], {})
+    assert [doc["id"] for doc in store.scan("customers")] == ["paused", "after", "b"]
+    assert store.verify() == []
+    store.close()
+
+
+def written_by_a_child_and_its_parent(store: TinyStore, folder: Path, times: int) -> list[str]:
+    """Fork while a store is open, write in both processes at once, and return what is wrong afterwards."""
+    child = os.fork()
+    name = "parent" if child else "child"
+    try:
+        for number in range(times):
+            store.commit([Put("customers", {"id": f"{name}{number}"}, NEW)], {})
+            time.sleep(0)
+    except Exception as error:
+        if child:
+            os.waitpid(child, 0)
+            return [str(error)]
+        os._exit(1)
+    if not child:
+        os._exit(0)
+    failed = os.waitpid(child, 0)[1]
+    try:
+        again = TinyStore(folder, PlainCodec())
+    except CrmError as error:
+        return [str(error)]
+    count = again.count("customers")
+    problems = again.verify() + ([f"{count} of {2 * times} are there"] if count != 2 * times else [])
+    again.close()
+    return problems + (["the child failed"] if failed else [])
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_of_an_open_store(folder: Path, open_tiny: Callable[..., TinyStore]) -> None:
+    assert written_by_a_child_and_its_parent(open_tiny(), folder, 200) == []
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_control_a_child_that_shares_the_lock_of_its_parent(
+    folder: Path, open_tiny: Callable[..., TinyStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WorkspaceLock, "_begin_anew", lambda self: None)
+    assert written_by_a_child_and_its_parent(open_tiny(), folder, 2000) != []
+
+
+def test_a_clock_that_jumps(open_tiny: Callable[..., TinyStore], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other, now = open_tiny(timeout=0.05), open_tiny(timeout=0.05), iter(range(10**6, 0, -3600))
+    for name in ("time", "time_ns", "monotonic"):
+        monkeypatch.setattr(time, name, lambda: next(now))
+    for number, writer in enumerate((store, other) * 3):
+        writer.commit([Put("customers", {"id": f"{number}"}, NEW)], {})
+    with store.lock(), pytest.raises(StoreBusy):
+        monkeypatch.setattr(time, "monotonic", itertools.count(0, 3600).__next__)
+        other.commit([Put("customers", {"id": "late"}, NEW)], {})
+    store.compact()
+    assert [commit.seq for commit in other.commits()] == list(range(1, 7))
+    assert [doc["id"] for doc in other.scan("customers")] == list("012345")
 
 
 def test_a_store_that_another_thread_holds_is_busy(open_tiny: Callable[..., TinyStore]) -> None:
@@ -235,12 +328,15 @@ def test_two_system_users_of_one_group_share_a_store() -> None:
         def write(name: str) -> None:
             store = TinyStore(folder, PlainCodec())
             store.commit([Put("customers", {"id": name}, NEW)], {})
+            assert store.compact()
+            store.close()
 
         as_user(_USERS[0], lambda: TinyStore.create(folder, "workspace-1"))
         for number in range(4):
             as_user(_USERS[number % 2], lambda: write(f"c{number}"))  # noqa: B023  # runs at once
         store = TinyStore(folder, PlainCodec())
-        assert store.count("customers") == 4
+        assert (store.count("customers"), store.generation) == (4, 5)
+        assert store.verify() == []
         store.close()
         for file in folder.iterdir():
             assert (file.stat().st_mode & 0o777, file.stat().st_gid) == (0o660, _GROUP), file

@@ -11,7 +11,9 @@ from pathlib import Path
 from tinydb import TinyDB
 
 from crmkit.errors import Conflict, Invalid
-from crmkit.store import ANY, NEW, PlainCodec, Put, Requirement, TinyStore
+from crmkit.store import ANY, NEW, PlainCodec, Put, Requirement, TinyStore, compaction
+
+compaction.SMALLEST = 20_000  # bytes; so that there is compaction in between, and often
 
 
 def _open(folder: str) -> TinyStore:
@@ -45,8 +47,11 @@ def write_json_forever(file: str, name: str) -> None:
 
 
 def increment(folder: str, times: str, mode: str) -> None:
-    """Add 1 to a counter, many times; without the revision check the last writer wins."""
-    store, done = _open(folder), 0
+    """Add 1 to a counter, many times, and say how often somebody else was faster.
+
+    Without the revision check the last writer wins.
+    """
+    store, done, conflicts = _open(folder), 0, 0
     _say("ready")
     sys.stdin.readline()
     while done < int(times):
@@ -54,11 +59,12 @@ def increment(folder: str, times: str, mode: str) -> None:
         assert doc is not None
         time.sleep(0)
         try:
-            changed = {**doc, "value": doc["value"] + 1}
+            changed = {**doc, "value": doc["value"] + 1, "by": os.getpid(), "text": "é" * 40}
             store.commit([Put("counters", changed, doc["rev"] if mode == "checked" else ANY)], {})
             done += 1
         except Conflict:
-            continue
+            conflicts += 1
+    _say(conflicts)
 
 
 def take(folder: str, name: str, values: str) -> None:
@@ -94,6 +100,22 @@ def hold(folder: str) -> None:
     with _open(folder).lock():
         _say("held")
         sys.stdin.readline()
+
+
+def pause_in_sync(folder: str) -> None:
+    """Commit, and say so when everything is written but not yet synced, with the lock held; go on when told to."""
+    store, sync = _open(folder), os.fdatasync
+
+    def pausing(fd: int) -> None:
+        _say("held")
+        sys.stdin.readline()
+        sync(fd)
+
+    os.fdatasync = pausing
+    store.commit([Put("customers", {"id": "paused"}, NEW)], {})
+    os.fdatasync = sync
+    store.commit([Put("customers", {"id": "after"}, NEW)], {})
+    _say("done")
 
 
 def fork() -> None:
