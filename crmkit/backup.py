@@ -90,7 +90,7 @@ def back_up(
                 seq = store.seq()
                 records = [stack.enter_context(_Held(path, workspace.folder)) for path in _files_of(workspace.data)]
                 secrets = [stack.enter_context(_Held(path, workspace.folder)) for path in vault.files]
-            others, left_out = plain_files(workspace)
+            others, left_out = _other_files(workspace)
             told = _told(progress, sum(part.size for part in records) + sum(map(_size, others)))
             about = {"format": FORMAT, "workspace": vault.workspace_id, "made": now.isoformat(timespec="seconds")}
             members = _members(about | {"what": "data", "seq": seq}, workspace, records, others)
@@ -135,18 +135,12 @@ def _files_of(folder: Path) -> list[Path]:
     ]
 
 
-def plain_files(workspace: Workspace) -> tuple[list[Path], list[str]]:
-    """Return the plain files beside data and keys, and the names of what is left out."""
-    parts = (workspace.files, workspace.notebooks, workspace.plugins)
-    found = [workspace.profile, *(path for part in parts for path in sorted(part.rglob("*")) if not path.is_dir())]
-    taken, left_out = [], []
-    for path in found:
-        name = path.relative_to(workspace.folder).as_posix()
-        if path.is_file() and not path.is_symlink() and is_name(name):
-            taken.append(path)
-        else:
-            left_out.append(ascii(name)[1:-1])
-    return taken, left_out
+def _other_files(workspace: Workspace) -> tuple[list[Path], list[str]]:
+    """Return the files beside data and keys, and the names of what is left out."""
+    plain, others = workspace.plain_files()
+    names = {path: path.relative_to(workspace.folder).as_posix() for path in (*plain, *others)}
+    others += [path for path in plain if not is_name(names[path])]
+    return [path for path in plain if is_name(names[path])], [ascii(names[path])[1:-1] for path in sorted(others)]
 
 
 def _members(

@@ -18,7 +18,6 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from crmkit.backup import Progress, plain_files
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.durable import make_folder
 from crmkit.errors import Damaged, Invalid
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
     from crmkit.store.tiny import TinyStore
     from crmkit.vault import Vault
     from crmkit.workspace import Workspace
+
+Progress = Callable[[str, float], None]
+"""Told a step (``"exporting"``) and how much of it is done, 0 to 1."""
 
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600  # people's names in the clear are nobody else's
 NEVER_OPENED = ("card",)  # kinds of fields that stay masked in every file
@@ -372,7 +374,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def _copy_files(workspace: Workspace, vault: Vault, folder: Path) -> int:
     """Copy what is in open formats anyway; links are left out, as they are in a backup."""
-    paths, _ = plain_files(workspace)
+    paths, _ = workspace.plain_files()
     for path in paths:
         name = path.relative_to(workspace.folder)
         for parent in reversed(name.parents):

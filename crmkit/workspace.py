@@ -57,6 +57,17 @@ class Workspace:
             with contextlib.suppress(OSError):  # not empty: somebody else's
                 part.rmdir()
 
+    def plain_files(self) -> tuple[list[Path], list[Path]]:
+        """Return the files beside data and keys, and what lies among them and is none: links, which lead elsewhere."""
+        plain, others = [self.profile], []
+        for part in (self.files, self.notebooks, self.plugins):
+            for path in sorted(part.rglob("*")):
+                if path.is_file() and not path.is_symlink():
+                    plain.append(path)
+                elif path.is_symlink() or not path.is_dir():
+                    others.append(path)
+        return plain, others
+
     def plugin_files(self) -> list[Path]:
         """Return the Python files of the plugins folder, sorted by name."""
         return sorted(path for path in self.plugins.glob("[!_.]*.py") if path.is_file())

@@ -125,10 +125,11 @@ def test_the_data_is_dark_without_the_keys(crm: CRM, ada: str, saved: Backup) ->
 def test_links_and_what_is_no_file_are_named_and_left_out(crm: CRM, ada: str, tmp_path: Path) -> None:
     (tmp_path / "outside.txt").write_text("somebody else's")
     (crm.workspace.files / "link").symlink_to(tmp_path / "outside.txt")
+    (crm.workspace.files / "folder").symlink_to(tmp_path)
     os.mkfifo(crm.workspace.files / "pipe")
     (crm.workspace.files / "two\nlines").write_text("")
     saved = crm.backup(tmp_path / "backups")
-    assert saved.left_out == ("files/link", "files/pipe", "files/two\\nlines")
+    assert saved.left_out == ("files/folder", "files/link", "files/pipe", "files/two\\nlines")
     assert b"somebody else" not in b"".join(_opened(saved.data).read(name) for name in _opened(saved.data).namelist())
 
 
