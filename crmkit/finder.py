@@ -138,5 +138,5 @@ def _at(found: Any, path: Sequence[str]) -> Any:
     for place, name in enumerate(path):
         if isinstance(found, list):
             return [_at(row, path[place:]) for row in found]
-        found = found.get(name) if isinstance(found, Mapping) else None
+        found = found.get(name) if isinstance(found, dict) else None
     return found

@@ -427,6 +427,11 @@ def test_columns_inside_rows_and_of_added_fields(samples: Collection[Any]) -> No
     assert words(samples.find(F.x.acme.tier != None)) == {"a"}  # noqa: E711
 
 
+def test_columns_hold_the_largest_numbers(samples: Collection[Any]) -> None:
+    samples.add(sizes=[2**64 - 1], size=-(2**63))
+    assert samples.columns("sizes", "size") == {"sizes": [[2**64 - 1]], "size": [-(2**63)]}
+
+
 def test_an_empty_list_is_missing(samples: Collection[Any]) -> None:
     samples.add(word="with", labels=["x"])
     samples.add(word="without")
