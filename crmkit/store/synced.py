@@ -29,8 +29,7 @@ class Synced:
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            if os.fstat(fd).st_size < _LENGTH:
-                os.ftruncate(fd, _LENGTH)
+            os.posix_fallocate(fd, 0, _LENGTH)  # on a full disk, a write into a hole would end the process
             self._memory = mmap.mmap(fd, _LENGTH)  # shared by all processes, so that a note costs no call
         finally:
             os.close(fd)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from crmkit import durable
 from crmkit.errors import CrmError
+from crmkit.store import NEW, PlainCodec, Put, TinyStore
 from crmkit.store.journal import Journal
 from tests.store.disk import Fault
 from tests.store.scenarios import COMMITS, CREATE, SCENARIOS, WITHIN_WRITE, Scenario, Stage
@@ -121,3 +124,42 @@ def test_control_a_short_write_that_nobody_looks_at(root: Path, monkeypatch: pyt
 
     monkeypatch.setattr(durable, "write_at", hopeful)
     assert any("short" in problem for problem in disturbed(COMMITS, root))
+
+
+# -------------------------------------------------------------------------------------------------- a real, full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        if "CI" in os.environ:
+            pytest.fail("needs root to mount a file system")
+        pytest.skip("needs root to mount a file system")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk(small_disk: Path, start: Any, finish: Any) -> None:
+    folder, filler = small_disk / "data", small_disk / "filler"
+    TinyStore.create(folder, "workspace-1")
+    *saved, error = finish(start("fill_up", folder, filler, "usual")).splitlines()
+    assert "nothing was saved" in error
+    filler.unlink()
+    store = TinyStore(folder, PlainCodec())
+    assert [doc["id"] for doc in store.scan("customers")] == saved
+    store.commit([Put("customers", {"id": "again"}, NEW)], {})
+    assert store.verify() == []
+    store.close()
+
+
+def test_control_a_hole_in_a_file_that_is_mapped_into_memory(small_disk: Path, start: Any) -> None:
+    TinyStore.create(small_disk / "data", "workspace-1")
+    worker = start("fill_up", small_disk / "data", small_disk / "filler", "hole")
+    worker.communicate(timeout=60)
+    assert worker.returncode == -signal.SIGBUS

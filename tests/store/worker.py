@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tinydb import TinyDB
 
-from crmkit.errors import Conflict, Invalid
+from crmkit.errors import Conflict, CrmError, Invalid
 from crmkit.store import ANY, NEW, PlainCodec, Put, Requirement, TinyStore, compaction
 
 compaction.SMALLEST = 20_000  # bytes; so that there is compaction in between, and often
@@ -116,6 +117,23 @@ def pause_in_sync(folder: str) -> None:
     os.fdatasync = sync
     store.commit([Put("customers", {"id": "after"}, NEW)], {})
     _say("done")
+
+
+def fill_up(folder: str, filler: str, mode: str) -> None:
+    """Commit on a disk that is full but for a little; say each id, and the error at the end."""
+    if mode == "hole":
+        os.posix_fallocate = lambda fd, start, length: os.ftruncate(fd, length)
+    store, number = _open(folder), 0
+    with suppress(OSError), open(filler, "wb", buffering=0) as file:  # noqa: PTH123
+        while True:
+            file.write(bytes(4096))
+    try:
+        while True:
+            store.commit([Put("customers", {"id": f"{number}", "text": "é" * 400}, NEW)], {})
+            _say(number)
+            number += 1
+    except CrmError as error:
+        _say(error)
 
 
 def fork() -> None:
