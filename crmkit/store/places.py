@@ -25,7 +25,7 @@ UNSAFE = {
 """File systems on which a store is not opened, and why. Locks hold, and nobody is refused, on what is not named."""
 
 _MOUNTS = Path("/proc/self/mountinfo")
-_OWN = re.compile(r"LOCK|CURRENT|(?P<kind>snap|wal|log)\.(?P<generation>[1-9][0-9]*)\.jsonl")
+_OWN = re.compile(r"LOCK|CURRENT|(snap|wal|log)\.[1-9][0-9]*\.jsonl")
 _LOOKS_LIKE_OURS = re.compile(r"\b(LOCK|CURRENT|(snap|wal|log)\.[1-9][0-9]*)(?![0-9])", re.IGNORECASE)
 
 
@@ -76,12 +76,6 @@ def conflict_copies(folder: Path) -> list[Path]:
         return []
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     return [folder / name for name in names if _LOOKS_LIKE_OURS.search(name) and not _OWN.fullmatch(name)]
-
-
-def generations(folder: Path, kind: str) -> dict[int, Path]:
-    """Return the files of one kind, ``snap``, ``wal`` or ``log``, by generation, the oldest first."""
-    named = [(found, path) for path in folder.iterdir() if (found := _OWN.fullmatch(path.name))]
-    return dict(sorted((int(found["generation"]), path) for found, path in named if found["kind"] == kind))
 
 
 def _file_system(folder: Path, mounts: str) -> str:

@@ -25,6 +25,7 @@ from crmkit.store.journal import Journal, Place
 from crmkit.store.lock import WorkspaceLock
 from crmkit.store.migration import format_of, migrate, needs_migration
 from crmkit.store.operations import operations
+from crmkit.store.places import check_place
 from crmkit.store.plan import accepted_by, at_most, find_page
 from crmkit.store.synced import Synced
 from crmkit.store.tables import CrmDB, JournalTable
@@ -57,7 +58,8 @@ class TinyStore(Store):
         Raises:
             Damaged: A file is missing, or not what crmkit wrote.
             Refused: The system does not let this user read or write a file.
-            Unsupported: The format is newer than this version, or the system is Windows.
+            Unsupported: The format is newer than this version, the system is Windows, or the folder lies where locks
+                do not hold.
         """
         _check_platform()
         self._codec = codec
@@ -74,6 +76,7 @@ class TinyStore(Store):
         self.generation = 0
         self.compaction_problem = ""
         with ExitStack() as on_failure, self._plainly():
+            check_place(folder)
             self._lock = WorkspaceLock(self._files.lock, timeout)
             on_failure.callback(self._lock.close)
             self._synced = Synced(self._files.lock)
@@ -90,8 +93,10 @@ class TinyStore(Store):
 
         Raises:
             Refused: There is a store in the folder already.
+            Unsupported: The system is Windows, or the folder lies where locks do not hold.
         """
         _check_platform()
+        check_place(folder)
         files = Files(folder)
         meta = {"format": FORMAT, "workspace": workspace_id, "generation": FIRST}
         try:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from crmkit.errors import Damaged, Unsupported
-from crmkit.store import places
-from crmkit.store.places import UNSAFE, check_copies, check_mount, check_place, conflict_copies, generations
+from crmkit.store import PlainCodec, TinyStore, places
+from crmkit.store.places import UNSAFE, check_copies, check_mount, check_place, conflict_copies
 
 MOUNTS = r"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 25 22 0:23 / /proc rw,nosuid - proc proc rw
@@ -95,8 +95,23 @@ def test_our_own_files_and_strangers_are_none(folder: Path) -> None:
     for name in ("snap.2.jsonl", "log.1.jsonl", "wal.17.jsonl", ".wal.2.jsonl.77.tmp", "notes.txt", "journal.txt"):
         (folder / name).write_bytes(b"")
     assert conflict_copies(folder) == []
-    assert list(generations(folder, "wal")) == [1, 17]
     check_place(folder)
+
+
+def test_a_store_is_neither_made_nor_opened_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "wal.1 (conflicted copy).jsonl").write_bytes(b"")
+    with pytest.raises(Damaged, match="looks like a copy"):
+        TinyStore(folder, PlainCodec())
+    (folder / "wal.1 (conflicted copy).jsonl").unlink()
+    TinyStore(folder, PlainCodec()).close()
+    monkeypatch.setattr(places, "UNSAFE", {places._file_system(tmp_path.resolve(), places._MOUNTS.read_text()): "x"})
+    with pytest.raises(Unsupported, match="keep the workspace on a local disk"):
+        TinyStore(folder, PlainCodec())
+    with pytest.raises(Unsupported, match="keep the workspace on a local disk"):
+        TinyStore.create(tmp_path / "new", "workspace-1")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_is_not_there_has_no_copies(tmp_path: Path) -> None:
