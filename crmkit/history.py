@@ -136,7 +136,7 @@ class History:
                 found.setdefault(cause, _Gathered(logged)).records.update(
                     (step.id, self._type_name(step.collection)) for step in steps
                 )
-            elif all(made_before(logged, each) for each in found):
+            elif all(made_before(logged, each, timedelta()) for each in found):
                 break
         return [self._batch(cause, each, undone) for cause, each in found.items()]
 
@@ -263,15 +263,21 @@ def instant(meta: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(meta["at"])
 
 
-def made_before(logged: Logged, cause: str) -> bool:
-    """Return whether a commit was certainly made before the first one of a cause, whose id tells its time."""
+def made_before(logged: Logged, cause: str, set_back: timedelta = SET_BACK) -> bool:
+    """Return whether a commit was made before the first one of a cause, whose id tells its time.
+
+    Args:
+        logged: The commit.
+        cause: The id of the cause.
+        set_back: How far the clock may have been set back in between.
+    """
     from ulid import ULID  # imports package metadata, which `import crmkit` can do without
 
     try:
         started = ULID.from_str(cause).datetime.astimezone(UTC)
     except ValueError:  # not one of ours
         return False
-    return "at" in logged.meta and instant(logged.meta) < started - SET_BACK
+    return "at" in logged.meta and instant(logged.meta) < started - set_back
 
 
 def _action(meta: Mapping[str, Any], step: Step) -> str:
