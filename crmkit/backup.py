@@ -127,7 +127,6 @@ def _files_of(folder: Path) -> list[Path]:
     generation = files.generation()
     snapshot = files.snapshot(generation)
     return [
-        files.lock,
         files.current,
         *files.logs(generation),
         *([snapshot] if snapshot.exists() else []),
@@ -148,6 +147,8 @@ def _members(
 ) -> Iterator[tuple[str, Iterable[bytes]]]:
     """Yield the name and the content of each file of an archive; the first one says what the archive is."""
     yield f"{about['what']}.json", [json.dumps(about, indent=1).encode()]
+    if about["what"] == "data":  # the notes of writers in it are about their machine, not about this copy
+        yield Files(workspace.data).lock.relative_to(workspace.folder).as_posix(), []
     yield from ((part.name, part.frames() if part.is_framed else part.chunks()) for part in held)
     yield from ((path.relative_to(workspace.folder).as_posix(), _chunks(path)) for path in others)
 

@@ -143,6 +143,7 @@ def test_compacted_stores_are_saved_whole(crm: CRM, ada: str, tmp_path: Path) ->
         "data/CURRENT", "data/LOCK",
         "data/log.1.jsonl", "data/log.2.jsonl", "data/log.3.jsonl", "data/snap.4.jsonl", "data/wal.4.jsonl",
     ]  # fmt: skip
+    assert _opened(saved.data).read("data/LOCK") == b""  # what writers note in it holds for their files only
     with crmkit.restore(saved.data, tmp_path / "again") as again:
         assert again.customers[ada].city == "city 2"
         assert len(list(again._store.commits())) == len(list(crm._store.commits())) == 4
