@@ -10,16 +10,17 @@ import csv
 import gc
 import resource
 import time
-from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from benchmarks._scratch import scratch
+from benchmarks._sizes import scaled
+from benchmarks._timing import once
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
-LINES = 502_938
-CUSTOMERS = 100_000
+LINES = scaled(502_938)
+CUSTOMERS = scaled(100_000)
 MAP = {"StockCode": "lines.product.sku", "Description": "lines.product.name", "Customer ID": ""}
 IBAN = "GB33BUKB20201555555555"
 
@@ -34,7 +35,7 @@ def _lines(folder: Path) -> dict[str, Any]:
     import crmkit
 
     path = _many_lines(folder / "lines.csv")
-    least = _timed(lambda: _add_up(path))
+    least = once(lambda: _add_up(path))
     with crmkit.create(folder / "lines", currency="GBP") as crm:
         cpu = time.process_time()
         started = time.perf_counter()
@@ -46,7 +47,7 @@ def _lines(folder: Path) -> dict[str, Any]:
         cpu = time.process_time() - cpu
     del plan
     gc.collect()
-    opened = _timed(lambda: crmkit.open(folder / "lines").close())
+    opened = once(lambda: crmkit.open(folder / "lines").close())
     return {
         "lines": LINES,
         "purchases": purchases,
@@ -78,7 +79,7 @@ def _customers(folder: Path) -> dict[str, Any]:
             )
             writer.writerow((n, f"Customer {n}", *contact, IBAN, f"GB{n:09}"))
     with crmkit.create(folder / "customers", currency="GBP", country="GB") as crm:
-        seconds = _timed(lambda: crm.import_file(path, as_="customer").apply())
+        seconds = once(lambda: crm.import_file(path, as_="customer").apply())
     return {"customers": CUSTOMERS, "customers_rows_per_s": round(CUSTOMERS / seconds)}
 
 
@@ -98,9 +99,3 @@ def _many_lines(path: Path) -> Path:
 def _add_up(path: Path) -> Decimal:
     with path.open(encoding="utf-8", newline="") as file:
         return sum((Decimal(row["Quantity"]) * Decimal(row["Price"]) for row in csv.DictReader(file)), Decimal(0))
-
-
-def _timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

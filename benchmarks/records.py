@@ -1,22 +1,28 @@
 """Customers through the whole house: saved, read, found, searched and reopened, at 1,000, 10,000 and 100,000 records.
 
 The peers of the same run: a plain append with fdatasync for a save, plain TinyDB for reads at 10,000 records.
-Times of writes are CPU times of this process, beside the wall times of the disk; reads are wall times, minima.
+CPU times are means of this process, the system's part included; other times are wall times, minima.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import time
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks._documents import misspelt, name_of, never_compacted
 from benchmarks._scratch import scratch
+from benchmarks._sizes import SIZES
+from benchmarks._timing import best, mean_cpu, median, once
+from crmkit import Change, hookimpl
 
-SIZES = (1_000, 10_000, 100_000)
 IBAN = "GB33BUKB20201555555555"
+LISTENERS = 10
+FIRST_SEARCH = "import crmkit, sys; print(len(crmkit.open(sys.argv[1]).customers.search(sys.argv[2])))"
 
 
 def run() -> dict[str, Any]:
@@ -26,22 +32,29 @@ def run() -> dict[str, Any]:
 
 
 def _measure(folder: Path) -> dict[str, Any]:
-    results: dict[str, Any] = {"append_fdatasync_us": _append(folder / "raw")}
-    for size in SIZES:
-        results |= {f"{name}_at_{size}": value for name, value in _at_size(folder / str(size), size).items()}
-    results |= _plain_tinydb(folder / "plain.json", 10_000)
-    for name in ("get", "equality", "page_of_50"):
-        ratio = results[f"tinydb_{name}_ms_at_10000"] * 1000 / results[f"{name}_us_at_10000"]
-        results[f"{name}_times_faster_than_tinydb_at_10000"] = round(ratio)
-    ratio = results["update_cpu_us_at_100000"] / results["update_cpu_us_at_1000"]
-    results["update_cost_at_100k_over_1k"] = round(ratio, 2)
-    return results
+    results: dict[str, Any] = {"append_and_sync_cpu_us": _append(folder / "raw")}
+    for label, size in SIZES.items():
+        results |= {f"{name}_{label}": value for name, value in _at_size(folder / label, size).items()}
+    results |= _plain_tinydb(folder / "plain.json", SIZES["10k"])
+    for name in ("get", "equality", "page"):
+        ratio = results[f"{name}_tinydb_us_10k"] / results[f"{name}_us_10k"]
+        results[f"{name}_vs_tinydb_10k"] = round(ratio)
+    results["update_cpu_cost_100k_vs_1k"] = round(results["update_cpu_us_100k"] / results["update_cpu_us_1k"], 2)
+    return results | _listeners(folder / "1k") | _timeline(folder / "1k")
+
+
+class Listener:
+    """A plugin that looks at every commit."""
+
+    @hookimpl
+    def crm_before_commit(self, changes: tuple[Change, ...]) -> None:
+        """Let all of it pass."""
 
 
 def _customer(number: int) -> dict[str, Any]:
     return {
         "number": str(number),
-        "name": f"Customer {number:06}",
+        "name": name_of(number),
         "email": f"customer{number}@example.org",
         "phone": f"+4420794{number:06}"[:13],
         "street": f"{number} High Street",
@@ -55,82 +68,101 @@ def _at_size(folder: Path, size: int) -> dict[str, float]:
     import crmkit
     from crmkit import F
 
-    with crmkit.create(folder) as crm:
-        started = time.perf_counter()
-        crm.customers.add_many(_customer(number) for number in range(size))
-        rows_per_second = size / (time.perf_counter() - started)
-        some = crm.customers.find(F.number == str(size // 2)).records[0]
-        crm.customers.find(order="name", limit=50)
-        crm.customers.search("warm")
-        counter = iter(range(10**9))
-        results = {
-            "import_rows_per_s": round(rows_per_second),
-            "get_us": _best(lambda: crm.customers.get(some.id)) * 1e6,
-            "equality_us": _best(lambda: crm.customers.find(F.email == some.email)) * 1e6,
-            "page_of_50_us": _best(lambda: crm.customers.find(order="name", limit=50), 50) * 1e6,
-            "substring_ms": _best(lambda: crm.customers.find(F.name.contains("0999"), limit=20), 5) * 1e3,
-            "typed_name_ms": _best(lambda: crm.customers.search(f"customer {size - 2:06}"), 5) * 1e3,
-            "exact_iban_us": _best(lambda: crm.customers.find(F.tax_id == f"GB{size - 10:09}"), 50) * 1e6,
-            "update_cpu_us": _cpu(lambda: crm.customers.update(some.id, city=f"City {next(counter)}")) * 1e6,
-            "add_cpu_us": _cpu(lambda: crm.customers.add(name="New", city="London", email="new@example.org")) * 1e6,
-        }
-    started = time.perf_counter()
+    with crmkit.create(folder) as crm, never_compacted():
+        taken = once(lambda: crm.customers.add_many(_customer(number) for number in range(size)))
+    opened = best(lambda: crmkit.open(folder).close(), 2)
     with crmkit.open(folder) as crm:
-        crm.customers.search("customer 0007")
-        results["open_and_first_search_s"] = time.perf_counter() - started
+        compacted = once(crm._store.compact)
+    results = {"add_many_rows_per_s": size / taken, "open_journal_s": opened, "compact_s": compacted}
+    results["files_mb"] = sum(file.stat().st_size for file in (folder / "data").iterdir()) / 1e6
+    results["open_snapshot_s"] = best(lambda: crmkit.open(folder).close(), 2)
+    results["new_process_first_search_s"] = best(lambda: _first_search(folder, name_of(size // 3)), 2)
+    with crmkit.open(folder) as crm:
+        some = crm.customers.find(F.number == str(size // 2)).records[0]
+        names = [name_of(number * 7 % size) for number in range(20)]
+        last = names[0].split()[1]
+        first = crm.customers.find(order="name", limit=size // 2)
+        half = crm.customers.find(order="name", after=first.next)
+        crm.customers.search(last)
+        crm.customers.search(misspelt(names[0]))
+        cities = (f"City {number}" for number in range(10**9))
+        results |= {
+            "get_us": 1e6 * best(lambda: crm.customers.get(some.id)),
+            "equality_us": 1e6 * best(lambda: crm.customers.find(F.email == some.email)),
+            "page_us": 1e6 * best(lambda: crm.customers.find(order="name"), 50),
+            "page_half_us": 1e6 * best(lambda: crm.customers.find(order="name", after=first.next), 50),
+            "page_back_us": 1e6 * best(lambda: crm.customers.find(order="name", before=half.previous), 50),
+            "substring_ms": 1e3 * best(lambda: crm.customers.find(F.name.contains(last[2:]), limit=20), 5),
+            "typed_name_ms": 1e3 * median(20, lambda number: crm.customers.search(names[number][:-4])),
+            "misspelt_name_ms": 1e3 * median(20, lambda number: crm.customers.search(misspelt(names[number]))),
+            "exact_iban_us": 1e6 * best(lambda: crm.customers.find(F.tax_id == f"GB{size // 20 * 10:09}"), 50),
+            "columns_ms": 1e3 * best(lambda: crm.customers.columns("number", "city", "created_at"), 3),
+            "update_cpu_us": 1e6 * mean_cpu(lambda: crm.customers.update(some.id, city=next(cities))),
+            "add_cpu_us": 1e6 * mean_cpu(lambda: crm.customers.add(name="New", city="London", email="new@example.org")),
+        }
     return {name: round(value, 3) for name, value in results.items()}
+
+
+def _first_search(folder: Path, name: str) -> None:
+    """Let a new Python process open the workspace and answer one search."""
+    done = subprocess.run([sys.executable, "-c", FIRST_SEARCH, folder, name], check=True, capture_output=True)
+    assert int(done.stdout) > 0
+
+
+def _listeners(folder: Path) -> dict[str, float]:
+    """Compare the CPU time of a save with ten plugins that look at every commit, and with none."""
+    import crmkit
+
+    taken = {}
+    for plugins in ([], [Listener() for _ in range(LISTENERS)]):
+        with crmkit.open(folder, plugins=plugins) as crm:
+            some = crm.customers.find(limit=1).records[0]
+            update = partial(_toggle, crm, some.id, iter(range(10**9)))
+            taken[len(plugins)] = min(mean_cpu(update, 100) for _ in range(5))
+    return {"ten_listeners_us": round((taken[LISTENERS] - taken[0]) * 1e6, 1)}
+
+
+def _toggle(crm: Any, id: str, numbers: Iterator[int]) -> None:
+    crm.customers.update(id, city=f"Town {next(numbers)}")
+
+
+def _timeline(folder: Path) -> dict[str, float]:
+    """Show the 200 newest things that happened with a customer."""
+    import crmkit
+
+    with crmkit.open(folder) as crm:
+        some = crm.customers.find(limit=1).records[0]
+        notes = (
+            {"customer": some.id, "happened_at": f"2026-01-01T00:{n // 60:02}:{n % 60:02}Z", "title": f"Note {n}"}
+            for n in range(200)
+        )
+        crm.interactions.add_many(notes)
+        assert len(crm.timeline(some, limit=200).records) == 200
+        return {"timeline_of_200_ms": round(best(lambda: crm.timeline(some, limit=200), 20) * 1e3, 2)}
 
 
 def _plain_tinydb(path: Path, size: int) -> dict[str, float]:
     from tinydb import TinyDB, where
 
     with TinyDB(path) as db:
-        db.insert_multiple(_customer(number) for number in range(size))
-        return {
-            f"tinydb_get_ms_at_{size}": _best(lambda: db.get(doc_id=size // 2), 3) * 1e3,
-            f"tinydb_equality_ms_at_{size}": _best(lambda: _uncached(db, where("number") == str(size // 2)), 3) * 1e3,
-            f"tinydb_page_of_50_ms_at_{size}": _best(lambda: sorted(db.all(), key=_by_name)[:50], 3) * 1e3,
+        table = db.table("customers", cache_size=0)
+        table.insert_multiple(_customer(number) for number in range(size))
+        taken = {
+            "get": best(lambda: table.get(doc_id=size // 2), 3),
+            "equality": best(lambda: table.search(where("number") == str(size // 2)), 3),
+            "page": best(lambda: sorted(table.all(), key=lambda doc: str(doc["name"]))[:50], 3),
         }
-
-
-def _uncached(db: Any, condition: Any) -> Any:
-    db.clear_cache()  # TinyDB would answer the same question again without looking
-    return db.search(condition)
-
-
-def _by_name(doc: Any) -> str:
-    return str(doc["name"])
+    return {f"{name}_tinydb_us_10k": round(seconds * 1e6) for name, seconds in taken.items()}
 
 
 def _append(path: Path) -> float:
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
-    line, offset = b"x" * 1000, 0
+    offsets = iter(range(0, 10**9, 1_000))
 
     def append() -> None:
-        nonlocal offset
-        os.pwrite(fd, line, offset)
+        os.pwrite(fd, b"x" * 1_000, next(offsets))
         os.fdatasync(fd)
-        offset += len(line)
 
-    cost = _cpu(append)
+    cost = mean_cpu(append)
     os.close(fd)
     return round(cost * 1e6, 1)
-
-
-def _best(work: Callable[[], object], times: int = 300) -> float:
-    """Return the least wall time of one call, in seconds."""
-    best = float("inf")
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
-def _cpu(work: Callable[[], object], times: int = 300) -> float:
-    """Return the mean CPU time of one call of this process, the system's part included, in seconds."""
-    gc.collect()  # what was loaded before is looked through once, at a time that is not the work's
-    started = time.process_time()
-    for _ in range(times):
-        work()
-    return (time.process_time() - started) / times

@@ -39,7 +39,7 @@ from crmkit.durable import write_at
 from crmkit.query import F, Find, Order
 from crmkit.store import NEW, PlainCodec, Put, TinyStore
 
-TURNS = scaled(300)
+TURNS = scaled(300, 10)
 BY_TIME = Find("customers", order=(Order("created_at", descending=True),))
 
 
@@ -62,7 +62,8 @@ def _at_size(folder: Path, size: int) -> dict[str, float]:
     figures["changes_us"], figures["history_ms"] = _log(store, size)
     writes, cpu = _writes(store, peer, folder / "raw", size)
     plain = _of_tinydb(folder / "plain.json", size)
-    figures |= {"open_plain_tinydb_s": round(once(lambda: _read_all(folder / "plain.json")), 3)}
+    figures["open_plain_tinydb_s"] = round(once(lambda: _read_all(folder / "plain.json")), 3)
+    figures["open_vs_tinydb"] = _ratio(figures["open_plain_tinydb_s"], figures["open_snapshot_s"])
     ours |= {name: writes[name] for name in ("insert", "update")}
     sqlite |= {name: writes[f"sqlite_{name}"] for name in ("insert", "update")}
     figures |= {f"{name}_us": _us(seconds) for name, seconds in ours.items()}
@@ -72,6 +73,7 @@ def _at_size(folder: Path, size: int) -> dict[str, float]:
     figures |= {f"{name}_vs_tinydb": _ratio(seconds, ours[name]) for name, seconds in plain.items()}
     figures |= {f"{name}_vs_sqlite": _ratio(seconds, ours[name]) for name, seconds in sqlite.items() if name in ours}
     figures["append_and_sync_us"] = _us(writes["append"])
+    figures["insert_beyond_two_appends_us"] = _us(writes["insert"] - 2 * writes["append"])
     figures["insert_cost_vs_append_and_sync"] = _ratio(writes["insert"], writes["append"])
     figures["insert_cpu_cost_vs_sqlite"] = _ratio(cpu["insert"], cpu["sqlite_insert"])
     figures["get_cost_vs_dict"] = _ratio(ours["get"], _dict_lookup(size))

@@ -12,8 +12,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ulid import ULID
 
 from benchmarks._scratch import scratch
+from benchmarks._sizes import scaled
+from benchmarks._timing import once
 
-CUSTOMERS = 100_000
+CUSTOMERS = scaled(100_000)
 FIELDS = {
     "name": "Ada Lovelace",
     "email": "ada.lovelace@example.org",
@@ -36,17 +38,17 @@ def _measure(folder: Path) -> dict[str, Any]:
     vault = Vault.create(folder, str(ULID()))
     results = _one_field(vault)
     ids = [str(ULID()) for _ in range(CUSTOMERS)]
-    results["new_keys_100k_s"] = _once(lambda: vault.ensure_subjects(ids))
+    results["new_keys_100k_s"] = once(lambda: vault.ensure_subjects(ids))
     rows: list[dict[str, str]] = []
-    results["seal_100k_customers_6_fields_s"] = _once(
+    results["seal_100k_customers_6_fields_s"] = once(
         lambda: rows.extend({f: vault.seal("customer", f, id, id, v) for f, v in FIELDS.items()} for id in ids)
     )
-    results["unlock_with_100k_keys_s"] = _once(lambda: Vault.unlock(folder))
+    results["unlock_with_100k_keys_s"] = once(lambda: Vault.unlock(folder))
     fresh = Vault.unlock(folder)
-    results["open_100k_customers_6_fields_s"] = _once(
+    results["open_100k_customers_6_fields_s"] = once(
         lambda: [[fresh.open("customer", f, id, id, s) for f, s in row.items()] for id, row in zip(ids, rows)]
     )
-    return results
+    return {name: round(value, 3) for name, value in results.items()}
 
 
 def _one_field(vault: Any) -> dict[str, Any]:
@@ -83,9 +85,3 @@ def _interleaved(one: Callable[[], object], two: Callable[[], object]) -> tuple[
                 call()
             best[which] = min(best[which], (time.perf_counter() - started) * 1_000)
     return round(best[0], 2), round(best[1], 2)
-
-
-def _once(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return round(time.perf_counter() - started, 3)

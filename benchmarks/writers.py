@@ -178,7 +178,9 @@ def _calls(top: Path) -> dict[str, float | str]:
     figures: dict[str, float | str] = {}
     for what, place in places.items():
         some, none = (_counted(strace, what, top / place, commits) for commits in (COMMITS, 0))
-        figures |= {f"{call}_per_commit_of_{what}": (some[call] - none[call]) / COMMITS for call in CALLS}
+        counts = {call: (some[call] - none[call]) / COMMITS for call in CALLS}
+        figures |= {f"{call}_per_commit_of_{what}": count for call, count in counts.items()}
+        figures[f"most_calls_of_{what}"] = max(counts.values())
     return figures
 
 
