@@ -304,14 +304,14 @@ def test_a_large_import_is_undone_in_one_commit_in_less_time_than_it_took(
         {"name": f"N{row}", "number": str(row), "email": f"n{row}@example.org", "city": "London", "iban": IBAN}
         for row in range(rows)
     ]
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: others may be busy too
     made = crm.customers.add_many(people)
-    imported = time.perf_counter()
+    imported = time.process_time()
     seq = crm.seq()
     assert crm.undo(made).count == rows
-    undone = time.perf_counter()
+    undone = time.process_time()
     assert crm.seq() == seq + 1
     assert len(crm.customers) == 0
     record_property("rows_undone", rows)
-    record_property("undo_seconds", round(undone - imported, 2))
+    record_property("undo_cpu_seconds", round(undone - imported, 2))
     assert undone - imported < imported - start
