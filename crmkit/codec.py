@@ -86,11 +86,8 @@ class RecordCodec:
         if not sealed:
             return fields
         known, subject, record = self._known[collection], self.subject(collection, doc), doc["id"]
-        out = dict(fields)
-        for name, klass in sealed:
-            if klass == "personal" and name in fields:
-                out[name] = self._vault.open(known.type, name, record, subject, fields[name])
-        return out
+        personal = {name: fields[name] for name, klass in sealed if klass == "personal" and name in fields}
+        return {**fields, **self._vault.open_all(known.type, record, subject, personal)} if personal else fields
 
     def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:
         """Return the sealed fields, where a document gets another subject: none of them may stay under the old key."""

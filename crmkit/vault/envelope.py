@@ -35,6 +35,7 @@ HEADER_LENGTH = 6
 NONCE_LENGTH = 12
 TAG_LENGTH = 16
 
+_FILLING = (b"", b"===", b"==", b"=")  # what makes the text a multiple of four
 _BODY = HEADER_LENGTH + NONCE_LENGTH
 _TO_URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
 _TO_STANDARD_ALPHABET = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url does not know becomes what nobody knows
@@ -116,12 +117,12 @@ def from_text(sealed: object) -> bytes:
         raise Damaged("it is no envelope")
     try:
         text = sealed[len(PREFIX) :].encode("ascii").translate(_TO_STANDARD_ALPHABET)
-        text += b"=" * (-len(text) % 4)
-        blob = a2b_base64(text)
+        text += _FILLING[len(text) % 4]
+        blob = a2b_base64(text, strict_mode=True)
     except ValueError:  # not ASCII, or no base64
         raise Damaged("it is no envelope") from None
-    # base64 decoders let stray characters and spare bits pass; an envelope must have one text only
-    if b2a_base64(blob, newline=False) != text:
+    # base64 decoders let spare bits of the last characters pass; an envelope must have one text only
+    if b2a_base64(blob[len(blob) // 3 * 3 :], newline=False) != text[len(blob) // 3 * 4 :]:
         raise Damaged("it is no envelope")
     if blob[:2] != FORMAT_AND_ALGORITHM:
         raise Damaged("its format or algorithm is not known to this version")

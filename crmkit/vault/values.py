@@ -53,7 +53,7 @@ _DECODERS: dict[bytes, Callable[[bytes], Any]] = {
     b"\x01": bytes.decode,
     b"\x02": int,
     b"\x03": lambda data: Decimal(data.decode()),
-    b"\x04": json.loads,
+    b"\x04": lambda data: json.loads(data.decode()),  # bytes would be searched for their encoding first
     b"\x05": bytes,
     b"\x06": {b"\x00": False, b"\x01": True}.__getitem__,
     b"\x07": lambda data: date.fromisoformat(data.decode()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crmkit.durable import explained, make_folder, replace_file
 from crmkit.errors import Damaged, Invalid, Locked, NotFound, Refused
@@ -19,6 +19,9 @@ from crmkit.vault.sealed_files import seal_stream
 from crmkit.vault.subjects import SubjectKeys
 from crmkit.vault.trust import Trust
 from crmkit.vault.values import ALLOWED
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 KEYRING_FILE = "keyring.age"
 SUBJECTS_FILE = "subjects.bin"
@@ -145,15 +148,29 @@ class Vault(Guarded):
         Raises:
             Damaged: It cannot be opened: it was changed or moved, or its key is not there.
         """
+        return self.open_all(entity, record, subject, {field: sealed})[field]
+
+    def open_all(self, entity: str, record: str, subject: str, sealed: Mapping[str, str]) -> dict[str, Any]:
+        """Return the values of several fields of one record by field, in less time than one by one.
+
+        Raises:
+            Damaged: One cannot be opened.
+        """
         self._check_open()
-        try:
-            blob = envelope.from_text(sealed)
-            key = self._subjects.get(subject, envelope.generation_of(blob))
-            place = envelope.associated_data(self._workspace, entity, field, record, subject)
-            return envelope.open(key, blob, place)
-        except Damaged as problem:
-            message = f"{entity} {record}: field {field} cannot be opened: {problem}"
-        raise Damaged(message)
+        keys: dict[int, AESGCM] = {}
+        opened = {}
+        for field, text in sealed.items():
+            try:
+                blob = envelope.from_text(text)
+                generation = envelope.generation_of(blob)
+                key = keys.get(generation) or keys.setdefault(generation, self._subjects.get(subject, generation))
+                place = envelope.associated_data(self._workspace, entity, field, record, subject)
+                opened[field] = envelope.open(key, blob, place)
+                continue
+            except Damaged as problem:
+                message = f"{entity} {record}: field {field} cannot be opened: {problem}"
+            raise Damaged(message)
+        return opened
 
     def blind_tag(self, entity: str, field: str, normalised: str) -> str:
         """Return the tag to store for exact search on a sealed field; equal values have equal tags."""
