@@ -136,7 +136,7 @@ def test_every_package_that_is_imported_is_declared(root: Path) -> None:
     for path in (root / "crmkit").rglob("*.py"):
         for module in {name.partition(".")[0] for name in imported(ast.parse(path.read_text("utf-8")))}:
             known = {"crmkit", "."} | sys.stdlib_module_names | COMES_ALONG
-            if module not in known and not names & set(provided.get(module, ())):
+            if module not in known and not names & set(map(str.lower, provided.get(module, ()))):
                 missing[module] = path.name
     assert not missing
 
