@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from crmkit.errors import Damaged
 FIRST = 1  # the generation that a new store begins with
 _NUMBER = re.compile(rb"[1-9][0-9]{0,17}\n?")
 _NAME = re.compile(r"(?:wal|snap|log)\.([1-9][0-9]{0,17})\.jsonl")
+_SEQ = re.compile(rb"[0-9a-f]{8} \[([0-9]{1,18}),")
 _TEMPORARY = re.compile(r"\..+\.tmp")
 
 
@@ -93,3 +95,18 @@ class Files:
             is_old = named is not None and not path.name.startswith("log") and int(named[1]) < generation - 1
             if is_old or _TEMPORARY.fullmatch(path.name):
                 yield path
+
+
+def last_seq(journal: Path) -> int:
+    """Return the number of the last commit of a journal, as its last line says it; 0 where there is none."""
+    try:
+        with journal.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            end = data.rfind(b"\n") + 1
+            while end > 0:
+                start = data.rfind(b"\n", 0, end - 1) + 1
+                if found := _SEQ.match(data, start):
+                    return int(found[1])
+                end = start
+    except (FileNotFoundError, ValueError):  # an empty file cannot be mapped
+        pass
+    return 0

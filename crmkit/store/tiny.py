@@ -19,7 +19,7 @@ from crmkit.store import compaction, log
 from crmkit.store.base import Change, Codec, Doc, Logged, Requirement, Store, Write
 from crmkit.store.checks import Outcome
 from crmkit.store.contents import Contents, nothing_is_garbage
-from crmkit.store.files import FIRST, Files
+from crmkit.store.files import FIRST, Files, last_seq
 from crmkit.store.frames import FORMAT, Frame, encode, first_frame, read_finished, verify_finished
 from crmkit.store.journal import Journal, Place
 from crmkit.store.lock import WorkspaceLock
@@ -83,6 +83,8 @@ class TinyStore(Store):
             on_failure.callback(self._synced.close)
             self._bring_up_to_date()
             self._load()
+            for problem in self._wrong_generation():
+                raise Damaged(problem)
             on_failure.pop_all()
         self.db = CrmDB(self)
         _stores.add(self)
@@ -240,7 +242,8 @@ class TinyStore(Store):
             paths = [self._files.log(number) for number in range(FIRST, self.generation)]
             if self.generation > FIRST:
                 paths.append(self._files.snapshot(self.generation))
-            return [problem for path in paths for problem in verify_finished(path)] + self._journal.verify()
+            problems = [problem for path in paths for problem in verify_finished(path)]
+            return [*problems, *self._journal.verify(), *self._wrong_generation()]
 
     def close(self) -> None:
         """Close the files and forget every document; see `Store.close`."""
@@ -413,6 +416,15 @@ class TinyStore(Store):
             with self._lock.hold():
                 migrate(self._files)
         self.workspace = format_of(self._files.wal(self._files.generation()))[1]
+
+    def _wrong_generation(self) -> Iterator[str]:
+        """Yield what is wrong where the generation beside the current one has newer commits."""
+        for number in (self.generation - 1, self.generation + 1):
+            newest = last_seq(self._files.wal(number))
+            if newest > self._journal.seq:
+                self._refresh()  # another process may have begun that generation just now
+            if newest > self._journal.seq:
+                yield f"{self._files.current}, line 1: was changed; generation {number} has newer commits"
 
     def _compact_quietly(self) -> None:
         """Compact; what was committed is safe whether it works or not, and nobody asked for it."""
