@@ -668,7 +668,7 @@ def add_samples(crm: CRM, count: int) -> tuple[list[Customer], list[Any]]:
 
 def differences(crm: CRM, examples: int) -> None:
     """Ask random questions, page by page, and compare with plain Python over all records."""
-    owners, records = add_samples(crm, 50)
+    owners, records = add_samples(crm, 40)
     samples = crm.collection(Sample)
     sortable = [*VALUES, "owner", "id", "created_at"]
     orders = st.lists(st.sampled_from([*sortable, *(f"-{name}" for name in sortable)]), max_size=3)
@@ -681,7 +681,7 @@ def differences(crm: CRM, examples: int) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(st.none() | questions(owners), orders, st.sampled_from([2, 3, 7, 12, 20, 40]))
+    @given(st.none() | questions(owners), orders, st.sampled_from([3, 5, 9, 16, 20, 40]))
     def run(question: Question | None, order: list[str], limit: int) -> None:
         where, holds = question or (None, lambda _: True)
         expected = in_order([record for record in records if holds(record)], order)
