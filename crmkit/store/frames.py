@@ -83,13 +83,21 @@ def _checked(seq: int, operations: list[Operation]) -> tuple[bytes, list[Operati
     try:
         text = _as_json([seq, operations])
         data = text.encode()
+        if _MANY_DIGITS.search(text):
+            json.loads(text, parse_int=_whole)
         as_read = orjson.loads(data)
     except (TypeError, ValueError, RecursionError) as error:
         reason = "text holds half of a surrogate pair" if isinstance(error, UnicodeError) else str(error)
         raise Invalid({"document": f"only JSON values can be stored ({reason})"}) from None
-    if _MANY_DIGITS.search(text) and json.loads(text) != as_read:
-        raise Invalid({"document": "whole numbers are stored up to 64 bits; store a larger one as text"})
     return durable.frame(data), as_read[1]
+
+
+def _whole(digits: str) -> int:
+    """Refuse what would be read as a float."""
+    number = int(digits)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError("a whole number has at most 64 bits; store a larger one as text")
+    return number
 
 
 def copied(seq: int, operations: list[Operation]) -> bytes:
