@@ -48,6 +48,7 @@ class Transaction:
     drafts: dict[tuple[str, str], Draft] = field(default_factory=dict)
     reads: dict[tuple[str, str], Mapping[str, Any] | None] = field(default_factory=dict)
     cause: str = field(default_factory=new_id)
+    kind: str = "transaction"
 
     def put(self, draft: Draft) -> None:
         """Take a draft; with an earlier one of the same record it becomes one."""
@@ -118,7 +119,7 @@ class Committer:
         try:
             yield
             if mine.drafts:  # still inside, so that plugins which are asked see what will be saved
-                self._commit(list(mine.drafts.values()), mine.cause, mine.reason, kind="transaction")
+                self._commit(list(mine.drafts.values()), mine.cause, mine.reason, kind=mine.kind)
         finally:
             _open.reset(token)
 
@@ -179,6 +180,8 @@ class Committer:
         transaction = self._current()
         if transaction is not None:
             cause = transaction.cause
+            if not transaction.drafts:
+                transaction.kind = "import"
             self.write(drafts)
         else:
             cause = part_of.id if part_of else new_id()

@@ -250,6 +250,7 @@ class CRM(Handle):
 
         Raises:
             ChangedSince: With the records that were changed since, or that refer to what would be taken away.
+            Conflict: Somebody saved one of the records just now.
             Refused: It is undone already, nothing is left of it, a transaction is open, or a plugin says no.
             NotFound: Nothing was done under this id.
         """

@@ -100,6 +100,9 @@ class Undo:
             for step in reversed(logged.steps):
                 if step.id in steps:
                     steps[step.id].append((logged.meta.get("cause") == done.cause, step))
+        for each in steps.values():
+            while not each[-1][0]:  # done before, by somebody else
+                each.pop()
         return steps
 
     def _drafts(
@@ -135,11 +138,10 @@ class Undo:
             None where something else was changed after the oldest of the steps.
         """
         now: tuple[str, dict[str, Any] | None] = steps[0][1].to, doc
-        found: tuple[str, dict[str, Any] | None] | None = None
         there: tuple[str, dict[str, Any] | None] | None = None
         for is_own, step in steps:
             if now[1] is None or now[0] != step.to or step.before is None:
-                return found
+                return None
             if now[1]["rev"] != step.before.get("rev", 0) + 1:
                 return None
             if not is_own:
@@ -149,8 +151,7 @@ class Undo:
             else:
                 there = None
             now = unwound(self._codec, step, now[1]) or ("", None)
-            found = now if is_own else found
-        return found
+        return now
 
     def _obstacle(self, drafts: Mapping[Key, Draft], since: Collection[str]) -> ChangedSince | None:
         """Return what to raise where others would miss something."""
