@@ -303,7 +303,7 @@ def test_python_m_crmkit() -> None:
 
 def test_help_names_every_command_and_usage_errors_are_2(run: Any) -> None:
     text = run("--help").out
-    for command in ("init", "import", "find", "plugins", "demo", "lab", "doctor", "py"):
+    for command in ("init", "import", "find", "plugins", "demo", "lab", "doctor", "py", "backup", "restore", "export"):
         assert command in text
         assert run(command, "--help").code == 0
     assert run("nonsense").code == 2

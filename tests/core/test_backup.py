@@ -472,8 +472,10 @@ def _state_at(crm: CRM, seq: int) -> set[str]:
 
 
 @pytest.mark.proof
-def test_a_backup_while_others_write_is_the_state_at_one_commit(crm: CRM, writers: None, tmp_path: Path) -> None:
-    rounds = int(6 * SCALE) or 1
+def test_a_backup_while_others_write_is_the_state_at_one_commit(
+    crm: CRM, writers: None, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    rounds = int(10 * SCALE) or 1
     for number in range(rounds):
         saved = crm.backup(tmp_path / "backups")
         with crmkit.restore(saved.data, tmp_path / f"again {number}") as again:
@@ -483,6 +485,7 @@ def test_a_backup_while_others_write_is_the_state_at_one_commit(crm: CRM, writer
             assert all(customer.name for customer in again.customers)  # there is a key for each
         shutil.rmtree(tmp_path / f"again {number}")
     assert crm._store.generation > 2  # it was compacted meanwhile
+    record_property("backups", rounds)
 
 
 def _meanwhile(crm: CRM) -> str:

@@ -14,6 +14,8 @@ from crmkit.doctor import TO_DO, examine_closed, salvage_workspace
 from crmkit.vault.subjects import RECORD_LENGTH, sound_records
 from crmkit.workspace import Workspace
 
+pytestmark = pytest.mark.shipped_plugins  # the catalog's purchases
+
 IBAN = "GB33BUKB20201555555555"
 
 

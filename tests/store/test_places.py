@@ -15,12 +15,12 @@ MOUNTS = r"""22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw
 25 22 0:23 / /proc rw,nosuid - proc proc rw
 30 22 0:40 / /srv/team rw,relatime shared:9 master:2 - nfs4 server:/team rw,vers=4.2
 31 30 8:17 / /srv/team/local rw - xfs /dev/sdb1 rw
-32 22 0:41 / /home/ann/a\040share\134x rw - cifs //server/a rw
+32 22 0:41 / /people/ann/a\040share\134x rw - cifs //server/a rw
 33 22 0:42 / /mnt/c rw - 9p C: rw
-34 22 0:43 / /home/ann/remote rw - fuse.sshfs ann@server: rw
+34 22 0:43 / /people/ann/remote rw - fuse.sshfs ann@server: rw
 35 22 0:44 / /twice rw - nfs server:/old rw
 36 35 8:18 / /twice rw - ext4 /dev/sdc1 rw
-37 22 0:45 / /home/ann/mnt rw - fuse.encfs encfs rw
+37 22 0:45 / /people/ann/mnt rw - fuse.encfs encfs rw
 not a line of the kernel
 """
 
@@ -30,9 +30,9 @@ not a line of the kernel
     [
         ("/srv/team", "nfs4"),
         ("/srv/team/acme/data", "nfs4"),
-        (r"/home/ann/a share\x/acme/data", "cifs"),
+        (r"/people/ann/a share\x/acme/data", "cifs"),
         ("/mnt/c/acme/data", "9p"),
-        ("/home/ann/remote/acme/data", "fuse.sshfs"),
+        ("/people/ann/remote/acme/data", "fuse.sshfs"),
     ],
 )
 def test_a_file_system_without_locks_is_refused(folder: str, kind: str) -> None:
@@ -46,7 +46,7 @@ def test_a_file_system_without_locks_is_refused(folder: str, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "folder",
-    ["/home/ann/acme/data", "/srv/team/local/acme", "/srv/teams/acme", "/twice/acme", "/home/ann/mnt/acme", "/mnt/cd"],
+    ["/people/ann/acme/data", "/srv/team/local/acme", "/srv/teams/acme", "/twice/acme", "/people/ann/mnt/acme", "/mnt/cd"],
 )
 def test_a_local_one_is_not(folder: str) -> None:
     check_mount(Path(folder), MOUNTS)

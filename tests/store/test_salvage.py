@@ -270,9 +270,14 @@ def _lines(folder: Path) -> list[bytes]:
 @pytest.mark.proof
 @pytest.mark.parametrize("damage", [_flip, _overwrite, _cut, _drop_a_line, _remove])
 def test_every_good_record_is_kept(
-    busy: Path, root: Path, damage: Callable[[random.Random, Path], None], scale: Callable[[int], int]
+    busy: Path,
+    root: Path,
+    damage: Callable[[random.Random, Path], None],
+    scale: Callable[[int], int],
+    record_property: Callable[[str, object], None],
 ) -> None:
     assert _misses(busy, root, damage, scale(100)) == []
+    record_property("damaged stores", scale(100))
 
 
 def test_control_reading_up_to_the_first_bad_line_loses_good_records(
