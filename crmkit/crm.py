@@ -16,12 +16,10 @@ from crmkit.codec import REMOVED
 from crmkit.collection import Collection
 from crmkit.commits import Commit
 from crmkit.contributions import Analysis, Entry, Result, View
-from crmkit.developments import Comparison, Developments
 from crmkit.errors import Conflict, CrmError, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.handle import Handle, screens
-from crmkit.history import Batch, HistoryEntry
-from crmkit.past import Past
+from crmkit.history import Batch, Comparison, Developments, HistoryEntry, Past
 from crmkit.query import Condition, Page
 from crmkit.records import Record
 from crmkit.registry import asking_plugin

@@ -21,7 +21,7 @@ from crmkit.commits import Committer
 from crmkit.contributions import Failure
 from crmkit.drafts import Drafter
 from crmkit.errors import Damaged, Invalid, NotFound
-from crmkit.history import History
+from crmkit.history import History, Undo
 from crmkit.merge import Merger
 from crmkit.profile import Profile, read_profile
 from crmkit.query import Condition
@@ -30,7 +30,6 @@ from crmkit.registry import DEFAULT_PLUGINS, PluginTable, Registry
 from crmkit.schema import adapter, info
 from crmkit.search import search_text
 from crmkit.store.tiny import TinyStore
-from crmkit.undo import Undo
 from crmkit.vault import Vault, user_name
 from crmkit.watch import Watch
 from crmkit.workspace import Workspace, fingerprints

@@ -11,7 +11,7 @@ import pytest
 
 import crmkit
 from crmkit import CRM, Damaged, Invalid, NotFound, Secret
-from crmkit import history as module
+from crmkit.history import entries as module
 
 IBAN = "GB33BUKB20201555555555"
 OTHER_IBAN = "DE75512108001245126199"

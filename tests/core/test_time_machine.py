@@ -10,7 +10,7 @@ import pytest
 
 import crmkit
 from crmkit import CRM, F, Invalid, NotFound
-from crmkit import past as module
+from crmkit.history import past as module
 
 IBAN = "GB33BUKB20201555555555"
 Picture = dict[str, dict[str, Any]]

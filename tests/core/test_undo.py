@@ -10,8 +10,8 @@ import pytest
 
 import crmkit
 from crmkit import CRM, ChangedSince, Invalid, NotFound, Refused, hookimpl
-from crmkit import undo as module
 from crmkit.commits import Commit
+from crmkit.history import undo as module
 
 IBAN = "GB33BUKB20201555555555"
 Snapshots = Callable[[CRM], dict[tuple[str, str], dict[str, Any]]]

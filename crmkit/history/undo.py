@@ -10,7 +10,7 @@ from crmkit.codec import REMOVED, RecordCodec
 from crmkit.commits import Commit, Committer
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import ChangedSince, Invalid, NotFound, Refused
-from crmkit.history import Batch, HistoryEntry, Undone, made_before, unwound
+from crmkit.history.entries import Batch, HistoryEntry, Undone, made_before, unwound
 from crmkit.links import references, referring
 
 if TYPE_CHECKING:

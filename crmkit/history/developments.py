@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from crmkit.codec import REMOVED
-from crmkit.history import History, instant
-from crmkit.past import Past
+from crmkit.history.entries import History, instant
+from crmkit.history.past import Past
 from crmkit.schema import FieldSpec, RecordInfo
 
 if TYPE_CHECKING:

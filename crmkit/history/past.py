@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from crmkit.binding import Binder
 from crmkit.codec import RecordCodec
 from crmkit.errors import Invalid, NotFound, Refused
-from crmkit.history import current, unwound
+from crmkit.history.entries import current, unwound
 from crmkit.query import ALL, Condition, check_limit
 from crmkit.records import Record, now
 from crmkit.schema import info
