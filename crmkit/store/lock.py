@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crmkit.errors import CrmError, StoreBusy
@@ -86,7 +86,9 @@ class WorkspaceLock:
         self._thread, self._depth = threading.RLock(), 0
         if self._fd >= 0:
             os.close(self._fd)
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+            self._fd = -1
+            with suppress(OSError):  # the folder was removed: closed for the child, and no reason to leave others out
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
 
 
 _locks: weakref.WeakSet[WorkspaceLock] = weakref.WeakSet()

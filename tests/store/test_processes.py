@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -178,6 +179,21 @@ def written_by_a_child_and_its_parent(store: TinyStore, folder: Path, times: int
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_fork_of_an_open_store(folder: Path, open_tiny: Callable[..., TinyStore]) -> None:
     assert written_by_a_child_and_its_parent(open_tiny(), folder, 200) == []
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_beside_a_store_whose_folder_is_gone(
+    folder: Path, tmp_path: Path, open_tiny: Callable[..., TinyStore]
+) -> None:
+    """The lock that cannot be opened again must not keep the child from opening the other ones."""
+    store, gone = open_tiny(), []
+    for number in range(8):  # they are told in no order
+        TinyStore.create(tmp_path / f"gone {number}", "workspace-2")
+        gone.append(TinyStore(tmp_path / f"gone {number}", PlainCodec()))
+        shutil.rmtree(tmp_path / f"gone {number}")
+    assert written_by_a_child_and_its_parent(store, folder, 300) == []
+    for each in gone:
+        each.close()
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
