@@ -12,6 +12,7 @@ import errno
 import fcntl
 import io
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -168,8 +169,9 @@ class Disk:
             self._is_dead, self._until = False, ""
             for fd in self._opened:
                 self._forget(fd)
-                with suppress(OSError):
-                    self._real["close"](fd)
+                with suppress(OSError):  # closed already, by a file object of Python
+                    if fd not in self._spyholes.values() and _path_of(fd).startswith(self.root):
+                        self._real["close"](fd)
             self._opened = before
 
     def meanwhile(self, before: str, work: Callable[[], object]) -> None:
@@ -224,7 +226,8 @@ class Disk:
             real = self._real[kind]
             if not self._concerns(place):
                 return real(place, *arguments, **named)
-            return self._pass(kind, lambda: real(place, *arguments, **named), path=place)
+            path = None if isinstance(place, int) else place
+            return self._pass(kind, lambda: real(place, *arguments, **named), path=path)
 
         return call
 
@@ -239,7 +242,7 @@ class Disk:
     def _adopt(self, fd: int) -> bool:
         """Learn what a descriptor is that a file object of Python opened."""
         try:
-            path = str(Path(f"/proc/self/fd/{fd}").readlink())
+            path = _path_of(fd)
         except OSError:
             return False
         if path in self.names:
@@ -306,7 +309,9 @@ class Disk:
         def act() -> int:
             fd = int(self._real["open"](path, flags, mode, **named))
             self._opened.append(fd)
-            if flags & os.O_DIRECTORY:
+            if flags & os.O_TMPFILE == os.O_TMPFILE:
+                return fd  # a file without a name, gone when it is closed
+            if stat.S_ISDIR(self._real["fstat"](fd).st_mode):
                 self._fds[fd] = name
                 return fd
             self._appears(name)
@@ -324,7 +329,7 @@ class Disk:
             self._do(Name(name, file))
 
     def _io_open(self, file: Any, mode: str = "r", *arguments: Any, **named: Any) -> Any:
-        if isinstance(file, int) or not self._concerns(file):
+        if isinstance(file, int) or "opener" in named or not self._concerns(file):  # an opener makes calls of its own
             return self._real["io.open"](file, mode, *arguments, **named)
 
         def act() -> Any:
@@ -424,14 +429,17 @@ class Disk:
 
     _rename = _replace
 
-    def _unlink(self, path: Any, **named: Any) -> None:
-        if not self._concerns(path):
-            self._real["unlink"](path, **named)
+    def _unlink(self, path: Any, *, dir_fd: int | None = None) -> None:
+        name = os.fspath(path)
+        if dir_fd is not None:
+            name = f"{_path_of(dir_fd)}/{name}"
+        if not self._concerns(name):
+            self._real["unlink"](path, dir_fd=dir_fd)
             return
 
         def act() -> None:
-            self._real["unlink"](path, **named)
-            self._do(Name(os.fspath(path), None))
+            self._real["unlink"](path, dir_fd=dir_fd)
+            self._do(Name(name, None))
 
         self._pass("unlink", act, path=path)
 
@@ -443,6 +451,10 @@ class Disk:
             return
         kind = "unlock" if operation & fcntl.LOCK_UN else "lock"
         self._pass(kind, lambda: self._real["flock"](fd, operation))
+
+
+def _path_of(fd: int) -> str:
+    return str(Path(f"/proc/self/fd/{fd}").readlink())
 
 
 _CALLS = (
