@@ -28,9 +28,9 @@ from crmkit.timeline import newest_first, told_by
 from crmkit.watch import EVERY, Cursor, Watch, changes
 
 if TYPE_CHECKING:
-    from crmkit.backup import Backup, Progress
-    from crmkit.doctor import Health
-    from crmkit.export import Exported, Exporter
+    from crmkit.safekeeping.backup import Backup, Progress
+    from crmkit.safekeeping.doctor import Health
+    from crmkit.safekeeping.export import Exported, Exporter
     from crmkit.transfer import ImportPlan
 
 T = TypeVar("T")
@@ -330,7 +330,7 @@ class CRM(Handle):
             Damaged: What is to be saved is damaged; earlier backups stay as they are.
             CrmError: The system cannot write there.
         """
-        from crmkit.backup import back_up
+        from crmkit.safekeeping.backup import back_up
 
         return back_up(self.workspace, self._store, self._vault, Path(path), progress)
 
@@ -371,7 +371,7 @@ class CRM(Handle):
         return self._exporter().one_type(self.collection(type).info.plural, Path(path), reveal, progress)
 
     def _exporter(self) -> Exporter:
-        from crmkit.export import Exporter
+        from crmkit.safekeeping.export import Exporter
 
         types = [collection.info for collection in self._by_plural().values()]
         return Exporter(self.workspace, self._store, self._codec, self._vault, types, self._history, self.actor)
@@ -380,7 +380,7 @@ class CRM(Handle):
 
     def examine(self) -> Health:
         """Check everything that is stored: what there is, what is wrong, and what to do about it."""
-        from crmkit.doctor import examine
+        from crmkit.safekeeping.doctor import examine
 
         known = [collection + ending for collection in self._by_plural() for ending in ("", REMOVED)]
         failed = [f"plugin {row.name} is {row.state}: {row.reason}" for row in self.plugins if row.state == "failed"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from crmkit.backup import Progress, restore_backup
 from crmkit.crm import CRM
 from crmkit.errors import Invalid
 from crmkit.profile import Profile, problems, write_profile
 from crmkit.records import new_id
+from crmkit.safekeeping.backup import Progress, restore_backup
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault, user_name
 from crmkit.workspace import Workspace, fingerprints, locate, safe_name

@@ -11,7 +11,7 @@ import typer
 from crmkit.cli.shared import AsJson, Workspace, open_crm, progress_bar, say, say_json, size
 
 if TYPE_CHECKING:
-    from crmkit.doctor import Health, Saved
+    from crmkit.safekeeping.doctor import Health, Saved
     from crmkit.workspace import Workspace as Place
 
 NAMED = 20  # losses that are printed; --json prints all
@@ -46,7 +46,7 @@ def doctor(
         _salvage(place, salvage, as_json)
         return
     if accept_restored:
-        from crmkit.backup import accept_restored as accept
+        from crmkit.safekeeping.backup import accept_restored as accept
 
         accept(place)
     name, health = _examined(place)
@@ -62,7 +62,7 @@ def doctor(
 def _examined(place: Place) -> tuple[str, Health]:
     """Return the name and the state of a workspace, also of one that cannot be opened."""
     from crmkit import Damaged
-    from crmkit.doctor import examine_closed
+    from crmkit.safekeeping.doctor import examine_closed
 
     try:
         crm = open_crm(place.folder)
@@ -85,7 +85,7 @@ def _tell(health: Health) -> None:
 
 
 def _salvage(place: Place, folder: Path, as_json: bool) -> None:
-    from crmkit.doctor import salvage_workspace
+    from crmkit.safekeeping.doctor import salvage_workspace
 
     saved = salvage_workspace(place, folder)
     if as_json:

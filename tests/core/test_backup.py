@@ -21,8 +21,8 @@ import pytest
 
 import crmkit
 from crmkit import CRM, CrmError, Damaged, Invalid, Locked, NotFound, Refused
-from crmkit import backup as module
-from crmkit.backup import DATA, KEYS, Backup, accept_restored, restore_backup
+from crmkit.safekeeping import backup as module
+from crmkit.safekeeping.backup import DATA, KEYS, Backup, accept_restored, restore_backup
 from crmkit.store import PlainCodec, TinyStore
 from crmkit.vault import Vault
 from crmkit.vault.identity import load_identity

@@ -10,7 +10,7 @@ import pytest
 
 import crmkit
 from crmkit import CRM, Damaged, Invalid, NotFound
-from crmkit.doctor import TO_DO, examine_closed, salvage_workspace
+from crmkit.safekeeping.doctor import TO_DO, examine_closed, salvage_workspace
 from crmkit.vault.subjects import RECORD_LENGTH, sound_records
 from crmkit.workspace import Workspace
 
@@ -66,7 +66,7 @@ def test_records_without_a_plugin_are_counted_and_named(place: Workspace, monkey
 
 
 def test_a_large_store_is_warned_of(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crmkit.doctor.LARGE", 100)
+    monkeypatch.setattr("crmkit.safekeeping.doctor.LARGE", 100)
     with crmkit.open(place.folder) as crm:
         [warning] = crm.examine().warnings
     assert "opening is slow" in warning
@@ -176,7 +176,7 @@ def test_control_without_setting_them_apart_it_does_not_open(
     data = bytearray(keys.read_bytes())
     data[2 * RECORD_LENGTH + 40] ^= 1
     keys.write_bytes(data)
-    monkeypatch.setattr("crmkit.doctor._opener", lambda vault: None)
+    monkeypatch.setattr("crmkit.safekeeping.doctor._opener", lambda vault: None)
     salvage_workspace(place, tmp_path / "new")
     with pytest.raises(Damaged, match="cannot be opened"):
         crmkit.open(tmp_path / "new")

@@ -14,7 +14,7 @@ import pytest
 
 import crmkit
 from crmkit import CRM, CrmError, Damaged, Invalid, NotFound
-from crmkit import export as module
+from crmkit.safekeeping import export as module
 from crmkit.tables.formulas import guarded
 
 pytestmark = pytest.mark.shipped_plugins  # the catalog's purchases

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import crmkit
-import crmkit.backup
+import crmkit.safekeeping.backup
 from crmkit import durable
 from crmkit.errors import CrmError
 from tests.store.disk import Disk, Fault
@@ -166,5 +166,5 @@ def test_control_a_restore_into_the_folder_itself(crm: crmkit.CRM, root: Path, m
         durable.make_folder(path, mode)
         yield path
 
-    monkeypatch.setattr(crmkit.backup, "new_folder", at_once)
+    monkeypatch.setattr(crmkit.safekeeping.backup, "new_folder", at_once)
     assert any(after_restores_cut_short(root, "before", 20))

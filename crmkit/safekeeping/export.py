@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.durable import make_folder
 from crmkit.errors import Damaged, Invalid
-from crmkit.folders import failed, new_folder
+from crmkit.safekeeping.folders import failed, new_folder
 from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo
 from crmkit.tables.formulas import guarded
 from crmkit.values import Money

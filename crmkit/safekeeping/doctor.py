@@ -12,9 +12,9 @@ from typing import Any
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.durable import replace_file
 from crmkit.errors import CrmError, Damaged
-from crmkit.folders import new_folder
 from crmkit.records import Customer
 from crmkit.registry import DEFAULT_PLUGINS, Registry
+from crmkit.safekeeping.folders import new_folder
 from crmkit.schema import info
 from crmkit.store.base import Doc
 from crmkit.store.frames import FORMAT

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from crmkit import durable
-from crmkit.archives import CHUNK, is_name, unpack, zipped
 from crmkit.errors import Damaged, Invalid, NotFound, Refused, Unsupported
-from crmkit.folders import failed, new_folder
+from crmkit.safekeeping.archives import CHUNK, is_name, unpack, zipped
+from crmkit.safekeeping.folders import failed, new_folder
 from crmkit.store.base import PlainCodec
 from crmkit.store.files import Files
 from crmkit.store.tiny import TinyStore
