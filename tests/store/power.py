@@ -50,9 +50,8 @@ class Certain:
                 data = bytearray(self.contents.get(file, b""))
                 for write in self.writes.pop(file, []):
                     _arrive(data, write)
-                    self.stale += (
-                        [b"~" + write.data[1:-1].replace(b"\n", b"~") + b"~"] if isinstance(write, Write) else []
-                    )
+                    if isinstance(write, Write):
+                        self.stale.append(b"~" + write.data[1:-1].replace(b"\n", b"~") + b"~")
                 self.contents[file] = bytes(data)
             case Dropped(file):
                 self.writes.pop(file, None)

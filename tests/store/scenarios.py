@@ -63,7 +63,7 @@ class Stage:
         ever: All states that were allowed at some time.
         stores: What was opened.
         error: What ended the scenario before its time.
-        problems: What was wrong with the stores that were open then.
+        problems: What was wrong with the stores while they were open.
         chance: Makes two runs of a scenario differ.
     """
 
@@ -129,8 +129,11 @@ class Stage:
         self.disk.note(self.allowed)
 
     def sees(self, store: TinyStore) -> None:
-        """Read all; what was shown once has to stay."""
-        self.is_now(state_of(store))
+        """Read all: what was acknowledged has to be shown, and what was shown has to stay."""
+        found = state_of(store)
+        if found not in self.allowed and self.allowed != [None]:
+            self.problems.append(f"shows {found}, allowed are {self.allowed}")
+        self.is_now(found)
 
     def commit(self, store: TinyStore, *writes: Write) -> None:
         """Commit and write down what was acknowledged."""

@@ -61,7 +61,7 @@ def ended(scenario: Scenario, root: Path, most: int = 60) -> Iterator[str]:
     for number, call in some(calls_of(scenario, root), most):
         for kind in ("before", "within") if call in ("pwrite", "write") else ("before",):
             with scenario.started(root, Fault(number, kind)) as stage:
-                problem = scenario.problem(root, tuple(stage.allowed))
+                problem = "; ".join(stage.problems) or scenario.problem(root, tuple(stage.allowed))
             yield f"{kind} call {number}, {call}: {problem}" if problem else ""
 
 

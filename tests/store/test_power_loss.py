@@ -56,7 +56,7 @@ def survey(scenario: Scenario, root: Path, wanted: int, **disk: Any) -> tuple[in
 
 def look_at(scenario: Scenario, root: Path, stage: Stage, seed: int, seen: set[int]) -> list[str]:
     """Look at the states that are not yet among the seen ones; return what was wrong."""
-    problems = []
+    problems = list(stage.problems)
     for files, allowed in crash_states(stage.disk, random.Random(seed), 3):
         state = hash((frozenset(files.items()), repr(allowed)))
         if state not in seen:
