@@ -17,7 +17,8 @@ from crmkit.errors import CrmError
 from crmkit.store import NEW, PlainCodec, Put, TinyStore
 from crmkit.store.journal import Journal
 from tests.store.disk import Fault
-from tests.store.scenarios import COMMITS, CREATE, SCENARIOS, WITHIN_WRITE, Scenario, Stage
+from tests.store.scenarios import COMMITS, CREATE, SCENARIOS, WITHIN_WRITE
+from tests.store.stage import Scenario, Stage
 
 Scale = Callable[[int], int]
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)

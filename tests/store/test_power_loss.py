@@ -20,19 +20,8 @@ from crmkit.store.journal import Journal
 from crmkit.vault import subjects
 from tests.store.disk import Fault
 from tests.store.power import crash_states
-from tests.store.scenarios import (
-    BEFORE_SYNC,
-    COMMITS,
-    COMPACTION,
-    CREATE,
-    MIGRATION,
-    NEW_KEYS,
-    SCENARIOS,
-    WITHIN_WRITE,
-    Scenario,
-    Stage,
-    lay_out,
-)
+from tests.store.scenarios import BEFORE_SYNC, COMMITS, COMPACTION, CREATE, MIGRATION, NEW_KEYS, SCENARIOS, WITHIN_WRITE
+from tests.store.stage import Scenario, Stage, lay_out
 
 Scale = Callable[[int], int]
 each_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
