@@ -151,6 +151,7 @@ def _beside_compaction(folder: Path) -> dict[str, float | str]:
 def _write_on(folder: Path, size: int, ready: Any, stop: Any, done: Any) -> None:
     store = open_store(folder)
     store.compaction_problem = "left to the other process"
+    _update(store, 0, "Bonn")  # the first one builds indexes
     commits: list[tuple[float, float]] = []
     ready.set()
     while not stop.is_set():
