@@ -72,6 +72,7 @@ def render(page: str, results: Mapping[str, Any]) -> str:
     words |= {name: Figures(each["figures"]) for name, each in results.items()}
     words["day"] = " to ".join(dict.fromkeys((days[0], days[-1])))
     words["system"] = "; ".join(sorted({each["system"] for each in results.values()}))
+    words["load"] = Figure(max(each.get("load_before", 0) for each in results.values()))
     return page.format_map(words)
 
 
