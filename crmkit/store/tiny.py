@@ -98,10 +98,10 @@ class TinyStore(Store):
             Unsupported: The system is Windows, or the folder lies where locks do not hold.
         """
         _check_platform()
-        check_place(folder)
         files = Files(folder)
         meta = {"format": FORMAT, "workspace": workspace_id, "generation": FIRST}
         try:
+            check_place(folder)
             if files.current.exists():
                 raise Refused(f"{folder}: there is a store here already")
             durable.make_folder(folder)
