@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Doc = Mapping[str, Any]
 Names = str | Sequence[str] | None
-_NEAR = 200  # the most records that a grid shows for words that are spelt in another way
 
 
 class Finder:
@@ -47,7 +46,7 @@ class Finder:
         return self._store.find(Find(self._collection, self._condition(where), order_by, limit, after, before))
 
     def search(self, text: str, limit: int) -> Sequence[Doc]:
-        """Return what matches a text being typed, best first, those with other spellings last."""
+        """Return what matches a text being typed, best first, or what is spelt nearly so."""
         words = search_words(text)
         check_limit(limit)
         if not words:
@@ -95,8 +94,7 @@ class Finder:
 
     def _matching(self, words: list[str]) -> list[str]:
         """Return the ids of what holds all words or, where nothing does, words that are spelt nearly so."""
-        exact = self._store.match(self._collection, words, ALL)
-        return [doc["id"] for doc in exact or self._store.match(self._collection, words, _NEAR, near=True)]
+        return [doc["id"] for doc in self._store.match(self._collection, words, ALL, near=True)]
 
     def _order(self, order: Names) -> tuple[Order, ...]:
         return self._binder.order(parse_order(order))

@@ -240,7 +240,7 @@ class Store(ABC):
             collection: The name of the collection.
             words: What is looked for.
             limit: The most documents.
-            near: Let texts follow that have words spelt nearly so, the nearest first, until there are `limit`. Only
+            near: Where no text holds every word, return those that have words spelt nearly so, the nearest first. Only
                 words of three letters or more are taken for misspelt; one with a digit or a sign is meant as it is.
 
         Raises:

@@ -149,13 +149,13 @@ class TinyStore(Store):
     def match(
         self, collection: str, words: Sequence[str], limit: int, *, near: bool = False
     ) -> list[Mapping[str, Any]]:
-        """Return the best documents whose derived text holds every word, or words spelt nearly so."""
+        """Return the best documents whose derived text holds every word; see `Store.match`."""
         with self.reading():
             documents = self._contents.documents(collection)
             most = at_most(limit, len(documents.by_id))
             found = documents.by_text().match(words, most)
-            if near and len(found) < most:
-                found += documents.by_word().near(words, most - len(found), besides=set(found))
+            if near and not found:
+                found = documents.by_word().near(words, most)
             return [documents.by_id[id] for id in found]
 
     def commit(self, writes: Sequence[Write], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()) -> int:

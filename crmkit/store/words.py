@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from crmkit.store.base import Doc
@@ -37,13 +37,12 @@ class WordIndex:
         for word in after - before:
             self._ids.setdefault(word, set()).add(new["id"])  # type: ignore[index]  # as above
 
-    def near(self, words: Sequence[str], limit: int, besides: Set[str]) -> list[str]:
+    def near(self, words: Sequence[str], limit: int) -> list[str]:
         """Return the ids of texts that have each word, or one that is spelt nearly so; the nearest first.
 
         Args:
             words: What is being typed. What is no word of letters must be in the text as it is.
             limit: The most ids.
-            besides: Ids that are known already.
         """
         names = [word for word in words if _is_name(word)]
         others = [word for word in words if not _is_name(word)]
@@ -53,7 +52,7 @@ class WordIndex:
         total = {
             id: distance + sum(each[id] for each in rest)
             for id, distance in first.items()
-            if id not in besides and all(id in each for each in rest)
+            if all(id in each for each in rest)
         }
         nearest = sorted((distance, id) for id, distance in total.items())
         return list(islice((id for _, id in nearest if self._holds(id, others)), limit))
