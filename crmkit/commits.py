@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class Transaction:
     reads: dict[tuple[str, str], Mapping[str, Any] | None] = field(default_factory=dict)
     cause: str = field(default_factory=new_id)
     kind: str = "transaction"
+    is_over: bool = False
 
     def put(self, draft: Draft) -> None:
         """Take a draft; with an earlier one of the same record it becomes one."""
@@ -61,6 +62,13 @@ class Transaction:
 
 
 _open: ContextVar[Transaction | None] = ContextVar("the innermost open transaction", default=None)
+
+
+def outside() -> Context:
+    """Return the context of the caller without its transactions: what is done in it is saved by itself."""
+    context = copy_context()
+    context.run(_open.set, None)
+    return context
 
 
 class Committer:
@@ -109,7 +117,10 @@ class Committer:
 
     @contextlib.contextmanager
     def transaction(self, reason: str | None) -> Iterator[None]:
-        """Buffer what is written inside, and write it in one commit at the end; inside another one, join it."""
+        """Buffer what is written inside, and write it in one commit at the end; inside another one, join it.
+
+        A task that was made inside inherits it. What such a task writes after the end is saved by itself.
+        """
         outer = _open.get()
         if self._current() is not None:
             yield
@@ -121,11 +132,12 @@ class Committer:
             if mine.drafts:  # still inside, so that plugins which are asked see what will be saved
                 self._commit(list(mine.drafts.values()), mine.cause, mine.reason, kind=mine.kind)
         finally:
+            mine.is_over = True
             _open.reset(token)
 
     def _current(self) -> Transaction | None:
         transaction = _open.get()
-        while transaction is not None and transaction.owner is not self:
+        while transaction is not None and (transaction.owner is not self or transaction.is_over):
             transaction = transaction.outer
         return transaction
 

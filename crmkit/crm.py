@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from crmkit.binding import Binder
 from crmkit.codec import REMOVED
 from crmkit.collection import Collection
-from crmkit.commits import Commit
+from crmkit.commits import Commit, outside
 from crmkit.contributions import Analysis, Entry, Result, View
 from crmkit.errors import Conflict, CrmError, Invalid, NotFound
 from crmkit.fields import Secret
@@ -52,7 +52,8 @@ class CRM(Handle):
     def transaction(self, reason: str | None = None) -> contextlib.AbstractContextManager[None]:
         """Buffer what is saved inside and save it in one commit at the end, all or nothing.
 
-        `get` and ``[id]`` see what is buffered, `find` and `search` do not. A transaction inside another joins it.
+        `get` and ``[id]`` see what is buffered, `find` and `search` do not. A transaction inside another joins it. What
+        a task that was made inside saves after the end is no part of it, and is saved by itself.
         """
         return self._committer.transaction(reason)
 
@@ -181,7 +182,8 @@ class CRM(Handle):
         """Tell `callback` what changes from now on, by this process or another one, until ``.stop()``.
 
         In a notebook it looks by itself, in the kernel's own loop; elsewhere call ``.look()``. Each change is told
-        at most once. What the callback raises is kept in `failures`, and the next change is told all the same.
+        at most once. What the callback raises is kept in `failures`, and the next change is told all the same. What
+        it saves in the loop is no part of a transaction that is open here, and is done by whoever acts now.
 
         Args:
             callback: Gets the changes since the last look, oldest first.
@@ -209,7 +211,8 @@ class CRM(Handle):
         self, what: str, callback: Callable[[list[Change]], object], every: float, cursor: Cursor | None
     ) -> Watch:
         whose = getattr(callback, "__module__", None) or "notebook"
-        watch = Watch(self._store, callback, partial(self.record_failure, whose, what), every, cursor).start()
+        watch = Watch(self._store, callback, partial(self.record_failure, whose, what), every, cursor)
+        watch.start(outside())
         self._watches.add(watch)
         return watch
 

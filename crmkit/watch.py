@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from crmkit.errors import Conflict
@@ -54,12 +55,13 @@ class Watch:
         self._failures = 0  # one after the other
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> Watch:
-        """Begin to look, where a loop runs."""
+    def start(self, context: Context) -> Watch:
+        """Begin to look, where a loop runs; the callback is called in this context."""
         try:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._task = None
+            return self
+        self._task = loop.create_task(self._run(), context=context)
         return self
 
     def stop(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Iterable
@@ -58,6 +60,31 @@ def test_a_transaction_inside_another_joins_it(crm: CRM) -> None:
             crm.customers.add(name="Bob")
         assert crm.seq() == before
     assert crm.seq() == before + 1
+
+
+def test_what_a_task_saves_after_the_end_of_the_transaction_it_was_made_in_is_saved(crm: CRM) -> None:
+    async def run(fails: bool) -> str:
+        ended = asyncio.Event()
+
+        async def later() -> str:
+            crm.customers.add(name="Early")
+            await ended.wait()
+            return crm.customers.add(name="Late").id
+
+        with contextlib.suppress(RuntimeError), crm.transaction():
+            task = asyncio.create_task(later())
+            await asyncio.sleep(0)
+            if fails:
+                raise RuntimeError
+        ended.set()
+        return await task
+
+    before = crm.seq()
+    late = [asyncio.run(run(fails=False)), asyncio.run(run(fails=True))]
+    assert sorted(customer.name for customer in crm.customers) == ["Early", "Late", "Late"]
+    assert crm.seq() == before + 3
+    with crmkit.open(crm.workspace.folder) as other:
+        assert all(id in other.customers for id in late)
 
 
 def test_what_is_added_and_removed_inside_leaves_nothing(crm: CRM) -> None:

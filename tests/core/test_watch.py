@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -114,6 +115,31 @@ def test_in_a_loop_it_looks_by_itself_and_goes_on_after_an_error(crm: CRM) -> No
 
     assert asyncio.run(run(is_guarded=True)) == 2
     assert asyncio.run(run(is_guarded=False)) == 1
+
+
+def test_a_callback_saves_outside_of_the_transaction_that_was_open_when_it_began(crm: CRM) -> None:
+    """Its saves are neither held back until the end of that transaction, nor lost with it."""
+
+    async def run() -> None:
+        told = asyncio.Event()
+
+        def save(changes: list[Change]) -> None:
+            if not told.is_set():
+                told.set()
+                crm.customers.add(name="Echo")
+
+        with contextlib.suppress(RuntimeError), crm.acting_as("ann"), crm.transaction():
+            watch = crm.watch(save, every=0.01)
+            with crmkit.open(crm.workspace.folder) as other:
+                other.customers.add(name="Ada")
+            async with asyncio.timeout(20):
+                await told.wait()
+            raise RuntimeError
+        watch.stop()
+
+    asyncio.run(run())
+    assert sorted(customer.name for customer in crm.customers) == ["Ada", "Echo"]
+    assert crm.batches(1)[0].actor == "ann"
 
 
 def test_closing_ends_what_looks(crm: CRM) -> None:
