@@ -7,6 +7,7 @@ several system users of one group, so every file is 0660 and every folder 2770 w
 from __future__ import annotations
 
 import os
+import secrets
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -97,9 +98,14 @@ def write_all(fd: int, data: bytes, offset: int) -> int:
     return written
 
 
+def temporary_name(name: str) -> str:
+    """Return a name for a file that will be called `name` when it is complete; nobody else uses it."""
+    return f".{name}.{secrets.token_hex(6)}.tmp"
+
+
 def replace_file(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
     """Give `path` a new content, all or nothing, on disk when this returns."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(temporary_name(path.name))
     fd = open_file(temporary, os.O_RDWR | os.O_TRUNC, mode)
     try:
         write_at(fd, data, 0)

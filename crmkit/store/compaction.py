@@ -106,7 +106,7 @@ class Compaction:
             temporary.unlink(missing_ok=True)
 
     def _temporary(self, path: Path) -> Path:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(durable.temporary_name(path.name))
         self._made.append((temporary, path))
         return temporary
 

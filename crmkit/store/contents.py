@@ -23,6 +23,7 @@ class Contents:
 
     Attributes:
         collections: The documents by collection.
+        newest_at: When the newest commit was made, as its meta says; empty where no commit was taken in that says so.
     """
 
     def __init__(self, codec: Codec, lazy: frozenset[str]) -> None:
@@ -30,6 +31,7 @@ class Contents:
         self._lazy = lazy
         self._settings: dict[str, dict[str, Any]] = {}
         self.collections: defaultdict[str, Documents] = defaultdict(Documents)
+        self.newest_at = ""
         for name in lazy:
             self.collections[name] = Documents(lazy=True)
 
@@ -40,7 +42,7 @@ class Contents:
     def register(self, collection: str, settings: dict[str, Any], read_again: Callable[[], Contents]) -> None:
         """Bring a collection into its memory form; `read_again` returns what is on disk, where that is needed."""
         old, on_disk = self.collections[collection], None
-        if old.is_registered or old.is_incomplete:
+        if old.is_registered:
             on_disk = read_again().collections[collection].by_id
         self.collections[collection] = settled(old, settings, partial(self._codec.open, collection), on_disk)
         self._settings[collection] = settings
@@ -54,6 +56,7 @@ class Contents:
         for name, settings in self._settings.items():
             other.register(name, settings, other.fresh)
         self.collections = other.collections
+        self.newest_at = other.newest_at
 
     def apply(self, frame: Frame) -> list[Change]:
         """Change the memory as a frame says; one that an interrupt cut short is simply applied again."""
@@ -66,6 +69,8 @@ class Contents:
 
     def _apply(self, seq: int, operation: Sequence[Any]) -> list[Change]:
         match operation:
+            case ["m", {"at": str(at)}]:
+                self.newest_at = at
             case ["b", collection, docs]:
                 return [self._take(seq, collection, doc) for doc in docs]
             case ["p", collection, _, doc]:
@@ -86,9 +91,8 @@ class Contents:
 
     def _move(self, seq: int, collection: str, to: str, id: str, after: Doc, before: Doc) -> list[Change]:
         target = self.collections[to]
-        self.collections[collection].move(id, target)
-        if not target.is_incomplete:
-            target.patch(id, after, before)
+        self.collections[collection].move(id, target, partial(self._codec.seal, collection))
+        target.patch(id, after, before)
         return [Change(seq, collection, id, "delete"), Change(seq, to, id, "put")]
 
 

@@ -106,14 +106,12 @@ class Documents:
     Attributes:
         by_id: The documents; until the collection is registered, in their form on disk.
         is_registered: Whether the documents are in their memory form.
-        is_incomplete: Whether a document that moved here could not be taken in before registration.
         unique: Paths whose values no two documents may share.
     """
 
     def __init__(self, *, lazy: bool = False) -> None:
         self.by_id: OpenDocs | PackedDocs = PackedDocs() if lazy else OpenDocs()
         self.is_registered = False
-        self.is_incomplete = False
         self.unique: tuple[str, ...] = ()
         self.text: Callable[[Doc], str] = _no_text
         self._indexes: dict[tuple[str, ...], Index] = {}
@@ -135,8 +133,14 @@ class Documents:
         """Take a document out."""
         self._change(id, lambda: self.by_id.pop(id, None))
 
-    def move(self, id: str, to: Documents) -> None:
-        """Hand a document over to another collection; where it went already, do nothing."""
+    def move(self, id: str, to: Documents, seal: Callable[[Doc], Doc]) -> None:
+        """Hand a document over to another collection; where it went already, do nothing.
+
+        Args:
+            id: Its id.
+            to: Where it goes.
+            seal: Brings it into the form on disk, where it is open here and will not be there.
+        """
         if id not in self.by_id:
             return
         if isinstance(self.by_id, PackedDocs):
@@ -148,7 +152,7 @@ class Documents:
             doc, docs = self.by_id[id], to.by_id
             to._change(id, lambda: docs.__setitem__(id, doc))
         else:
-            to.is_incomplete = True  # what is sealed there is open here; it is read from disk again when needed
+            to.put(seal(self.by_id[id]))
         self.remove(id)
 
     def drop_indexes(self) -> None:

@@ -7,6 +7,7 @@
     wal.<n>.jsonl    the journal of generation n: the commits since it began
     snap.<n>.jsonl   all documents as generation n began; the first generation began with none
     log.<n>.jsonl    the commits of generation n, once it is finished: what was done, and what was there before
+    torn.<n>.<byte>  what an append that did not finish left in the journal of generation n, from that byte on
 """
 
 from __future__ import annotations

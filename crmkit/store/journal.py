@@ -10,6 +10,8 @@ import io
 import mmap
 import os
 import re
+import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,9 @@ from crmkit.store.frames import Frame, Operation, damaged, decode, encode, encod
 from crmkit.store.synced import Synced
 
 __all__ = ["Frame", "Journal", "Operation", "Place", "encode"]
+
+if sys.platform != "win32":
+    import fcntl
 
 _FRAME_START = re.compile(rb"[0-9a-f]{8} \[")
 _PART = 1 << 22  # bytes that are read at once where a whole journal is read again
@@ -60,6 +65,7 @@ class Journal:
         self.path = path
         self._failure: str | None = None
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._release = weakref.finalize(self, os.close, self._fd)  # also where nobody closes the store
         try:
             first = first_frame(path)
         except BaseException:
@@ -108,6 +114,21 @@ class Journal:
             yield frame
             self.advance(frame)
 
+    def skip(self, seq: int) -> None:
+        """Count the commits up to a number as taken in: what another journal held as well."""
+        for frame in self._sound_frames():
+            if frame.seq > seq:
+                return
+            self.advance(frame)
+
+    def claim(self) -> bool:
+        """Return whether nobody else has claimed this journal; the claim ends when it is closed."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def append(self, operations: list[Operation]) -> Frame:
         """Write a commit behind what was taken in; it is on disk when this returns, but not yet taken in.
 
@@ -134,8 +155,14 @@ class Journal:
         self.place = Place(self.place.position + frame.size, frame.seq + 1)
 
     def cut_tail(self) -> None:
-        """Remove an append that did not finish; only under the lock, when everything sound was taken in."""
+        """Remove an append that did not finish; only under the lock, when everything sound was taken in.
+
+        What is removed is kept beside the journal: should it be more than that, it can still be looked into.
+        """
         if self.has_grown():
+            tail = self._bytes(self.place.position, os.fstat(self._fd).st_size)
+            if tail.strip(b"\0"):
+                durable.replace_file(self.path.with_name(f"torn.{self._generation}.{self.place.position}"), tail)
             os.ftruncate(self._fd, self.place.position)
             self._sync()
 
@@ -199,9 +226,8 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._fd = -1
+        self._release()
 
     def _sound_frames(self) -> Iterator[Frame]:
         position, seq = self.place

@@ -26,7 +26,7 @@ class WorkspaceLock:
     def __init__(self, path: Path, timeout: float) -> None:
         self._path = path
         self._timeout = timeout
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._open()
         self._thread = threading.RLock()
         self._depth = 0
         _locks.add(self)
@@ -54,17 +54,21 @@ class WorkspaceLock:
                     self._take(deadline, patience)
                 yield self._depth == 1
             finally:
-                self._depth -= 1
-                if self._depth == 0 and self._fd >= 0:
-                    fcntl.flock(self._fd, fcntl.LOCK_UN)
+                if thread is self._thread:  # else this is the child of a fork, and the lock its parent's
+                    self._depth -= 1
+                    if self._depth == 0 and self._fd >= 0:
+                        fcntl.flock(self._fd, fcntl.LOCK_UN)
         finally:  # of its own: an interrupt on the way out must not leave the thread lock behind
             thread.release()
 
     def close(self) -> None:
         """Close the file, which also lets go of the lock."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._fd = -1
+        self._release()
+
+    def _open(self) -> None:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        self._release = weakref.finalize(self, os.close, self._fd)  # also where nobody closes the store
 
     def _take(self, deadline: float, patience: float) -> None:
         while self._fd >= 0:
@@ -85,10 +89,9 @@ class WorkspaceLock:
         """Let go, in the child of a fork, of what belongs to the parent: the two would hold the lock together."""
         self._thread, self._depth = threading.RLock(), 0
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
             with suppress(OSError):  # the folder was removed: closed for the child, and no reason to leave others out
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+                self.close()
+                self._open()
 
 
 _locks: weakref.WeakSet[WorkspaceLock] = weakref.WeakSet()

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from crmkit import durable
 from crmkit.errors import CrmError, Damaged, Refused, Unsupported
 from crmkit.query import Condition, Find, Page
+from crmkit.records import now
 from crmkit.store import compaction, log
 from crmkit.store.base import Change, Codec, Doc, Logged, Requirement, Store, Write
 from crmkit.store.checks import Outcome
-from crmkit.store.contents import Contents, nothing_is_garbage
-from crmkit.store.files import FIRST, Files, last_seq
-from crmkit.store.frames import FORMAT, Frame, encode, first_frame, read_finished, verify_finished
+from crmkit.store.contents import nothing_is_garbage
+from crmkit.store.files import FIRST, Files
+from crmkit.store.frames import FORMAT, encode, verify_finished
 from crmkit.store.journal import Journal, Place
 from crmkit.store.lock import WorkspaceLock
 from crmkit.store.migration import format_of, migrate, needs_migration
 from crmkit.store.operations import operations
 from crmkit.store.places import check_place
 from crmkit.store.plan import accepted_by, at_most, find_page
+from crmkit.store.replica import Replica
 from crmkit.store.synced import Synced
 from crmkit.store.tables import CrmDB, JournalTable
+from crmkit.values import instant_text
 
-_CHANGES_KEPT = 50_000  # in memory; older ones are read from the log
 _CLOSING = 1.0  # seconds that closing waits for others before it leaves the journal as it is
 
 
@@ -40,7 +41,6 @@ class TinyStore(Store):
     Attributes:
         db: The same documents as a TinyDB database.
         workspace: The id of the workspace that the store was made for.
-        generation: The number of the generation that is being read and written.
         compaction_problem: Why the journal could not be compacted lately; empty where nothing went wrong.
     """
 
@@ -63,17 +63,9 @@ class TinyStore(Store):
         """
         _check_platform()
         self._codec = codec
-        self._memory = threading.RLock()  # guards everything that a frame changes when it is taken in
         self._files = Files(folder)
-        self._contents = Contents(codec, lazy)
-        self._feed: deque[Change] = deque()
-        self._feed_start = 0
-        self._journal: Journal
-        self._former: Journal | None = None
-        self._mark = (0, 0)
         self._has_written = False
-        self.workspace = ""
-        self.generation = 0
+        self._reader = 0  # the thread that is reading
         self.compaction_problem = ""
         with ExitStack() as on_failure, self._plainly():
             check_place(folder)
@@ -82,12 +74,19 @@ class TinyStore(Store):
             self._synced = Synced(self._files.lock)
             on_failure.callback(self._synced.close)
             self._bring_up_to_date()
-            self._load()
-            for problem in self._wrong_generation():
+            self._replica = Replica(self._files, codec, lazy, self._synced)
+            self._replica.load()
+            on_failure.callback(self._replica.close)
+            for problem in self._replica.wrong_generation():
                 raise Damaged(problem)
             on_failure.pop_all()
         self.db = CrmDB(self)
         _stores.add(self)
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation that is being read and written."""
+        return self._replica.generation
 
     @staticmethod
     def create(folder: Path, workspace_id: str) -> None:
@@ -122,36 +121,36 @@ class TinyStore(Store):
         """Make a collection known; a second call reads its documents from disk again."""
         settings = {"unique": tuple(unique), "text": text, "lazy": lazy}
         with self.reading(), nothing_is_garbage(), self._plainly():
-            self._contents.register(collection, settings, self._read_again)
+            self._replica.contents.register(collection, settings, self._replica.read_again)
 
     def get(self, collection: str, id: str) -> Mapping[str, Any] | None:
         """Return one document, or None."""
-        contents = self._contents  # before the check: `close` puts another in its place
+        contents = self._replica.contents  # before the check: `close` puts another in its place
         self._refresh()
         return contents.documents(collection).by_id.get(id)
 
     def find(self, find: Find) -> Page[Mapping[str, Any]]:
         """Return one page of the documents that a condition accepts."""
         with self.reading():
-            return find_page(self._contents.documents(find.collection), find)
+            return find_page(self._replica.contents.documents(find.collection), find)
 
     def count(self, collection: str, where: Condition | None = None) -> int:
         """Return how many documents a condition accepts."""
         with self.reading():
-            documents = self._contents.documents(collection)
+            documents = self._replica.contents.documents(collection)
             return len(documents.by_id) if where is None else len(accepted_by(documents, where))
 
     def scan(self, collection: str, fields: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
         """Return an iterator over every document as of the call."""
         with self.reading():
-            return self._contents.documents(collection).by_id.read(fields)
+            return self._replica.contents.documents(collection).by_id.read(fields)
 
     def match(
         self, collection: str, words: Sequence[str], limit: int, *, near: bool = False
     ) -> list[Mapping[str, Any]]:
         """Return the best documents whose derived text holds every word; see `Store.match`."""
         with self.reading():
-            documents = self._contents.documents(collection)
+            documents = self._replica.contents.documents(collection)
             most = at_most(limit, len(documents.by_id))
             found = documents.by_text().match(words, most)
             if near and not found:
@@ -161,45 +160,43 @@ class TinyStore(Store):
     def commit(self, writes: Sequence[Write], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()) -> int:
         """Write all or nothing, durably; see `Store.commit`."""
         with self.lock(), self._plainly():
-            outcome = Outcome(self._contents.collections, writes)
+            outcome = Outcome(self._replica.contents.collections, writes)
             outcome.check_requirements(requires)
             outcome.check_unique()
-            made = [["m", dict(meta)], *operations(outcome.turns, self._codec)] if writes else []
-            with self._memory:
+            made = [["m", {"at": self._instant(), **meta}], *operations(outcome.turns, self._codec)] if writes else []
+            with self._replica.memory:
                 if made:
-                    self._take_in(self._journal.append(made))
+                    self._replica.take_in(self._replica.journal.append(made))
                     self._has_written = True
-                seq = self._journal.seq
+                seq = self._replica.journal.seq
         self._compact_quietly()
         return seq
 
     def seq(self) -> int:
         """Return the sequence number of the newest commit."""
         self._refresh()
-        return self._journal.seq
+        return self._replica.journal.seq
 
     def changes(self, since: int) -> list[Change]:
         """Return what was changed after commit `since`: from memory, or from the log where that is too long ago."""
         with self.reading():
-            if since < self._feed_start:
-                return [change for commit in self.commits(since) for change in log.changes(commit)]
-            newer: list[Change] = []
-            for change in reversed(self._feed):
-                if change.seq <= since:
-                    break
-                newer.append(change)
-            return newer[::-1]
+            changes = self._replica.changes(since)
+            if changes is None:
+                changes = [change for commit in self.commits(since) for change in log.changes(commit)]
+            return changes
 
-    def commits(self, since: int = 0, *, about: str | None = None, newest_first: bool = False) -> Iterator[Logged]:
+    def commits(
+        self, since: int = 0, *, about: str | None = None, under: str | None = None, newest_first: bool = False
+    ) -> Iterator[Logged]:
         """Return an iterator over the commits as of the call, read from the files as they are asked for."""
         with self.reading():
-            logs, journal = self._files.logs(self.generation), self._journal.content()
-        return log.commits(logs, journal, since, about, newest_first=newest_first)
+            logs, journal = self._files.logs(self._replica.generation), self._replica.journal.content()
+        return log.commits(logs, journal, since, about, under, newest_first=newest_first)
 
     def compact(self) -> bool:
         """Finish the generation and begin the next one with a snapshot; see `crmkit.store.compaction`."""
         with self.reading():
-            generation, place = self.generation, self._journal.place
+            generation, place = self._replica.generation, self._replica.journal.place
         with self._plainly():
             try:
                 return self._compact(generation, place)
@@ -210,15 +207,18 @@ class TinyStore(Store):
 
     def _compact(self, generation: int, place: Place) -> bool:
         journal = Journal(self._files.wal(generation))
+        if not journal.claim():  # another thread or process is at it
+            journal.close()
+            return False
         head = {"workspace": self.workspace}
         work = compaction.Compaction(self._files, generation, head, place.next_seq - 1)
         try:
             work.write(journal.between(0, place.position), journal.between(0, place.position))
-            with self.lock(), self._memory:
-                if self.generation != generation:
+            with self.lock(), self._replica.memory:
+                if self._replica.generation != generation:
                     return False
-                work.switch(journal.between(place.position, self._journal.place.position))
-                self._catch_up()
+                work.switch(journal.between(place.position, self._replica.journal.place.position))
+                self._replica.catch_up()
         finally:
             work.give_up()
             journal.close()
@@ -227,36 +227,33 @@ class TinyStore(Store):
     @contextmanager
     def lock(self, timeout: float | None = None) -> Iterator[None]:
         """Hold the write lock; everything that others committed has been taken in when the block starts."""
-        self._journal.check_writable()
+        self._replica.journal.check_writable()
         with self._lock.hold(timeout) as was_taken_now:
-            if was_taken_now and self._has_news():
-                with self._plainly(), self._memory:
-                    self._catch_up()
-                    self._journal.cut_tail()
+            if was_taken_now and self._replica.has_news():
+                with self._plainly(), self._replica.memory:
+                    self._replica.catch_up()
+                    self._replica.journal.cut_tail()
             yield
 
     def verify(self) -> list[str]:
         """Read every frame on disk again and return the problems found."""
-        self._journal.check_open()
+        self._replica.journal.check_open()
         with self._lock.hold():
-            paths = [self._files.log(number) for number in range(FIRST, self.generation)]
-            if self.generation > FIRST:
-                paths.append(self._files.snapshot(self.generation))
+            paths = [self._files.log(number) for number in range(FIRST, self._replica.generation)]
+            if self._replica.generation > FIRST:
+                paths.append(self._files.snapshot(self._replica.generation))
             problems = [problem for path in paths for problem in verify_finished(path)]
-            return [*problems, *self._journal.verify(), *self._wrong_generation()]
+            replica = self._replica
+            return [*problems, *replica.journal.verify(), *replica.broken_chain(), *replica.wrong_generation()]
 
     def close(self) -> None:
         """Close the files and forget every document; see `Store.close`."""
         with suppress(CrmError, OSError):  # what was acknowledged is on disk; the rest is tidiness
             self._finish()
-        with self._memory:
-            self._journal.close()
-            if self._former is not None:
-                self._former.close()
+        with self._replica.memory:
+            self._replica.close()
             self._lock.close()
             self._synced.close()
-            self._contents = self._contents.fresh()
-            self._feed.clear()
 
     def table(self, name: str) -> JournalTable:
         """Return a collection as a TinyDB table; what it returns are copies."""
@@ -267,15 +264,20 @@ class TinyStore(Store):
     def tables(self) -> dict[str, Mapping[str, Doc]]:
         """Return the live documents by collection and id."""
         with self.reading():
-            return {name: documents.by_id for name, documents in self._contents.collections.items()}
+            return {name: documents.by_id for name, documents in self._replica.contents.collections.items()}
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Keep the documents as they are, up to date, while the block runs."""
+        """Keep everything as of one commit while the block runs; see `Store.reading`."""
         self._refresh()
-        with self._memory:
-            self._journal.check_open()
-            yield
+        with self._replica.memory:
+            self._replica.journal.check_open()
+            outer = self._reader
+            try:
+                self._reader = get_ident()
+                yield
+            finally:
+                self._reader = outer
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:
@@ -285,130 +287,25 @@ class TinyStore(Store):
         except OSError as error:
             raise durable.explained(error, self._files.folder) from error
 
-    # ------------------------------------------------------------------ taking in what was committed
-
-    def _has_news(self) -> bool:
-        """Return whether somebody committed something, or began another generation."""
-        if self._journal.has_failed():
-            return False  # what the system could not sync must not be shown
-        try:
-            return self._files.mark() != self._mark or self._journal.has_grown()
-        except OSError as error:
-            raise durable.explained(error, self._files.folder) from error
-        except Damaged:
-            if self._files.mark() == self._mark:
-                raise
-            return True  # the generation after the next one began between the two looks
-
     def _refresh(self) -> None:
-        """Take in what other processes committed."""
-        if not self._has_news():
+        """Take in what other processes committed, unless this thread wants everything to stay as it is."""
+        if self._reader == get_ident() or not self._replica.has_news():
             return
         try:
-            with self._plainly(), self._memory:
-                self._catch_up()
+            with self._plainly(), self._replica.memory:
+                self._replica.catch_up()
         except Damaged:
             with self.lock():  # a writer at work may look like damage; not so under the lock, which reads again
                 pass
 
-    def _catch_up(self) -> None:
-        while self._has_news():
-            has_switched = self._files.mark() != self._mark  # asked first: then nothing more comes to this journal
-            for frame in self._journal.read():
-                self._apply(frame)
-            if not has_switched:
-                return
-            self._follow()
-
-    def _follow(self) -> None:
-        """Go on in the journal of the current generation; nothing is written there before its name is on disk."""
-        mark, generation = self._files.mark(), self._files.generation()
-        durable.sync_folder(self._files.folder)
-        if generation > self.generation + 1:
-            self._load()
-            return
-        if generation == self.generation + 1:
-            try:
-                journal = Journal(self._files.wal(generation), self._synced)
-            except FileNotFoundError:  # the next one but one has begun
-                self._load()
-                return
-            for frame in journal.read():
-                if frame.seq > self._journal.seq:  # those before were copied from the journal that was read
-                    self._apply(frame)
-            self._replace_journal(journal)
-            self.generation = generation
-        self._mark = mark
-
-    def _replace_journal(self, journal: Journal) -> None:
-        """Read another journal from now on; the one before stays open, since another thread may be looking at it."""
-        if self._former is not None:
-            self._former.close()
-        self._former = getattr(self, "_journal", None)
-        self._journal = journal
-
-    def _load(self) -> None:
-        """Read everything from the files of the current generation."""
-        while True:
-            mark, generation = self._files.mark(), self._files.generation()
-            durable.sync_folder(self._files.folder)
-            try:
-                journal = Journal(self._files.wal(generation), self._synced)
-                self._take_all(generation, journal)
-                break
-            except FileNotFoundError:
-                if self._files.generation() == generation:
-                    raise
-        self._feed.clear()
-        self._feed_start = journal.seq
-        self._replace_journal(journal)
-        self.generation, self._mark = generation, mark
-
-    def _take_all(self, generation: int, journal: Journal) -> None:
-        """Take in a snapshot and a journal in place of what is in memory."""
-        contents = self._contents.fresh()
-        try:
-            with nothing_is_garbage():
-                self._read_snapshot(generation, journal, contents)
-                for frame in journal.read():
-                    contents.apply(frame)
-                self._contents.take_over(contents)
-        except BaseException:
-            journal.close()
-            raise
-
-    def _read_snapshot(self, generation: int, journal: Journal, contents: Contents) -> None:
-        """Take in the snapshot that a generation began with.
-
-        Raises:
-            Damaged: It is not sound, or belongs to another journal.
-        """
-        if generation == FIRST:
-            return
-        path = self._files.snapshot(generation)
-        if first_frame(path).seq != journal.first.seq:
-            raise Damaged(f"{path}, line 1: belongs to another journal than {journal.path.name}")
-        for frame in read_finished(path):
-            contents.apply(frame)
-
-    def _read_again(self) -> Contents:
-        """Return what is on disk, as far as it was taken in, in the form on disk."""
-        contents = self._contents.fresh()
-        self._read_snapshot(self.generation, self._journal, contents)
-        for frame in self._journal.between(0, self._journal.place.position):
-            contents.apply(frame)
-        return contents
-
-    def _take_in(self, frame: Frame) -> None:
-        self._apply(frame)
-        self._journal.advance(frame)
-
-    def _apply(self, frame: Frame) -> None:
-        self._feed.extend(self._contents.apply(frame))
-        while len(self._feed) > _CHANGES_KEPT:
-            self._feed_start = self._feed.popleft().seq
-
-    # ------------------------------------------------------------------ before and after
+    def _instant(self) -> str:
+        """Return when a commit is made: now, or with the newest one, where the clock of that machine was ahead."""
+        contents = self._replica.contents
+        if not contents.newest_at:  # it is in a log, most likely
+            with suppress(CrmError, OSError):  # one that is damaged keeps nobody from writing
+                newest = next(self.commits(newest_first=True), None)
+                contents.newest_at = str(newest.meta.get("at", "")) if newest else ""
+        return max(instant_text(now()), contents.newest_at)
 
     def _bring_up_to_date(self) -> None:
         """Migrate a store of an older format."""
@@ -417,21 +314,12 @@ class TinyStore(Store):
                 migrate(self._files)
         self.workspace = format_of(self._files.wal(self._files.generation()))[1]
 
-    def _wrong_generation(self) -> Iterator[str]:
-        """Yield what is wrong where the generation beside the current one has newer commits."""
-        for number in (self.generation - 1, self.generation + 1):
-            newest = last_seq(self._files.wal(number))
-            if newest > self._journal.seq:
-                self._refresh()  # another process may have begun that generation just now
-            if newest > self._journal.seq:
-                yield f"{self._files.current}, line 1: was changed; generation {number} has newer commits"
-
     def _compact_quietly(self) -> None:
         """Compact; what was committed is safe whether it works or not, and nobody asked for it."""
         if self.compaction_problem:
             return
         try:
-            if compaction.is_due(self._files, self.generation, self._journal.place.position):
+            if compaction.is_due(self._files, self._replica.generation, self._replica.journal.place.position):
                 self.compact()
         except (CrmError, OSError) as error:
             self.compaction_problem = str(error)
@@ -441,13 +329,13 @@ class TinyStore(Store):
 
         Behind the last commit comes a line that says nothing; or the journal is compacted, where that is worth while.
         """
-        if not self._has_written or self._journal.has_failed():
+        if not self._has_written or self._replica.journal.has_failed():
             return
-        if compaction.is_due(self._files, self.generation, 4 * self._journal.place.position):
+        if compaction.is_due(self._files, self._replica.generation, 4 * self._replica.journal.place.position):
             self.compact()
             return
-        with self.lock(_CLOSING), self._memory:
-            self._take_in(self._journal.append([["m", {}]]))
+        with self.lock(_CLOSING), self._replica.memory:
+            self._replica.take_in(self._replica.journal.append([["m", {}]]))
 
 
 _stores: weakref.WeakSet[TinyStore] = weakref.WeakSet()
@@ -455,12 +343,12 @@ _stores: weakref.WeakSet[TinyStore] = weakref.WeakSet()
 
 def _before_fork() -> None:
     for store in list(_stores):  # so that no other thread is changing what the child will see
-        store._memory.acquire()  # its own module
+        store._replica.memory.acquire()  # its own module
 
 
 def _after_fork() -> None:
     for store in list(_stores):
-        store._memory.release()  # its own module
+        store._replica.memory.release()  # its own module
 
 
 if sys.platform != "win32":

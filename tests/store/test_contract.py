@@ -9,7 +9,7 @@ import pytest
 
 from crmkit.errors import Conflict, CrmError, Invalid, NotFound
 from crmkit.query import F, Find, parse_order
-from crmkit.store import ANY, NEW, Change, Delete, Put, Requirement, Store
+from crmkit.store import ANY, NEW, Change, Delete, Move, Put, Requirement, Store
 
 Opener = Callable[[], Store]
 
@@ -397,3 +397,20 @@ def test_what_was_read_before_closing_stays(store: Store, put: Any) -> None:
     store.close()
     assert some == page.records[0] == {"id": "a", "rev": 1}
     assert len(list(all_of_them)) == 2
+
+
+@pytest.mark.parametrize("registered", [(), ("customers",), ("trash",), ("customers", "trash"), ("trash", "customers")])
+@pytest.mark.parametrize("lazy", [(), ("customers",), ("trash",)])
+def test_a_document_moves_between_collections_of_every_kind(
+    open_store: Opener, put: Any, registered: tuple[str, ...], lazy: tuple[str, ...]
+) -> None:
+    writer, reader = open_store(), open_store()
+    for name in registered:
+        reader.register(name, lazy=name in lazy)
+    put(writer, {"id": "a", "name": "Ada"}, {"id": "b", "name": "Bob"})
+    assert reader.count("customers") == 2
+    writer.commit([Move("customers", "trash", {"id": "a", "name": "Ada!"}, 1)], {})
+    assert (reader.get("customers", "a"), reader.get("trash", "a")) == (None, {"id": "a", "name": "Ada!", "rev": 2})
+    writer.commit([Move("trash", "customers", {"id": "a", "age": 36}, 2)], {})
+    assert (reader.get("customers", "a"), reader.get("trash", "a")) == ({"id": "a", "age": 36, "rev": 3}, None)
+    assert reader.count("customers") == 2

@@ -11,6 +11,7 @@ import pytest
 from crmkit.errors import Damaged
 from crmkit.store import NEW, PlainCodec, Put, TinyStore
 from crmkit.store.files import last_seq
+from crmkit.store.replica import Replica
 
 
 def _fill(folder: Path, generations: int) -> None:
@@ -51,7 +52,7 @@ def test_control_without_a_look_at_the_neighbours_an_older_state_is_shown(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fill(folder, 3)
-    monkeypatch.setattr(TinyStore, "_wrong_generation", lambda self: iter(()))
+    monkeypatch.setattr(Replica, "wrong_generation", lambda self: iter(()))
     assert _silent(folder, 3) == [b"2\n"]
 
 
@@ -89,16 +90,16 @@ def test_a_generation_that_begins_meanwhile_is_no_damage(
     folder: Path, open_tiny: Callable[..., TinyStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = open_tiny()
-    real = TinyStore._load
+    real = Replica.load
 
-    def slowly(self: TinyStore) -> None:
+    def slowly(self: Replica) -> None:
         real(self)
-        if self is not other:
+        if self is not other._replica:
             other.commit([Put("customers", {"id": "c0"}, NEW)], {})
             assert other.compact()
             other.commit([Put("customers", {"id": "c1"}, NEW)], {})
 
-    monkeypatch.setattr(TinyStore, "_load", slowly)
+    monkeypatch.setattr(Replica, "load", slowly)
     assert open_tiny().count("customers") == 2
 
 

@@ -44,7 +44,7 @@ def increments(
     """Let processes count up; return how many increments are in the counter, and how many conflicts were reported."""
     store = open_tiny()
     store.commit([Put("counters", {"id": "c", "value": 0}, NEW)], {})
-    folder = Path(store._journal.path).parent
+    folder = Path(store._replica.journal.path).parent
     said = together([start("increment", folder, times, mode) for _ in range(processes)], finish)
     counter = store.get("counters", "c")
     assert counter is not None
@@ -162,7 +162,7 @@ def written_by_a_child_and_its_parent(store: TinyStore, folder: Path, times: int
         if child:
             os.waitpid(child, 0)
             return [str(error)]
-        os._exit(1)
+        import traceback; traceback.print_exc(file=open("/tmp/childerr","w")); os._exit(1)
     if not child:
         os._exit(0)
     failed = os.waitpid(child, 0)[1]
