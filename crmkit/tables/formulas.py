@@ -10,5 +10,11 @@ _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*")  # an amount below zero, a phone n
 
 def guarded(text: str) -> str:
     """Return a text with an apostrophe in front where a spreadsheet would run it."""
-    runs = text.lstrip(" ").startswith(_STARTS) and not _NUMBER.fullmatch(text)
+    runs = text.lstrip("' ").startswith(_STARTS) and not _NUMBER.fullmatch(text)
     return f"'{text}" if runs else text
+
+
+def unguarded(text: str) -> str:
+    """Return the text that `guarded` made this one of."""
+    bare = text[1:]
+    return bare if text.startswith("'") and guarded(bare) == text else text

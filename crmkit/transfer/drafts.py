@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from crmkit.errors import ImportProblem
+from crmkit.fields import MASK
 from crmkit.tables import Row, Table
-from crmkit.transfer.mapping import Mapped, Target, nearest
+from crmkit.tables.formulas import unguarded
+from crmkit.transfer.mapping import Mapped, Target, is_export, nearest
 
 _DATE_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:")
 _REMEMBERED = 100_000  # different values of a column that are kept, so that equal texts are one object
@@ -56,21 +60,31 @@ class Draft:
 
 
 class Column:
-    """One mapped column: where it stands in a row, and what its values look like once they are tidy."""
+    """One mapped column: where it stands in a row, and what its values look like once they are tidy.
 
-    def __init__(self, index: int, target: Target) -> None:
+    Args:
+        index: Where it stands.
+        target: Where its values go.
+        masks_are_empty: A mask is no value: an export hid it.
+    """
+
+    def __init__(self, index: int, target: Target, *, masks_are_empty: bool = False) -> None:
         self.index = index
         self.target = target
+        self.has_masks = False
+        self._masks_are_empty = masks_are_empty and target.spec.klass == "sensitive"
         self._known: dict[str, str] = {}
 
     def text(self, values: list[str]) -> str:
-        """Return the value without blanks at its ends, and without the time where a date is asked for."""
+        """Return the value without blanks at its ends, an apostrophe against formulas, and the time in a date."""
         raw = values[self.index]
         known = self._known.get(raw)
         if known is None:
-            known = raw.strip()
+            known = unguarded(raw).strip()
             if self.target.spec.kind == "date" and _DATE_AND_TIME.match(known):
                 known = known[:10]
+            if self._masks_are_empty and MASK in known:
+                known, self.has_masks = "", True
             if len(self._known) < _REMEMBERED:
                 self._known[raw] = known
         return known
@@ -80,9 +94,14 @@ class Columns:
     """The mapped columns of a table, those of the record itself and those of its nested rows."""
 
     def __init__(self, names: tuple[str, ...], mapped: Mapped) -> None:
-        columns = [Column(names.index(name), target) for name, target in mapped.items()]
+        own = is_export(names)
+        columns = [Column(names.index(name), target, masks_are_empty=own) for name, target in mapped.items()]
         self.head = [column for column in columns if not column.target.part]
         self.parts = [column for column in columns if column.target.part]
+
+    def masked(self) -> tuple[str, ...]:
+        """Return the paths of the columns in which masks were read as no value."""
+        return tuple(column.target.path for column in (*self.head, *self.parts) if column.has_masks)
 
 
 def drafts(
@@ -145,7 +164,13 @@ def _take(draft: Draft, row: Row, columns: Columns) -> None:
 
 
 def cell_value(text: str, target: Target) -> Any:
-    """Return what a record takes for a cell: several words, split at commas and semicolons, where it takes a list."""
+    """Return what a record takes for a cell: several words, split at commas and semicolons, where it takes a list.
+
+    What an export wrote as JSON, nested rows and words with commas in them, is read as such.
+    """
+    if target.spec.kind in ("texts", "choices", "parts") and text.startswith(("[", "{")):
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
     if target.spec.kind in ("texts", "choices"):
         return [word.strip() for word in re.split("[,;]", text) if word.strip()]
     return text

@@ -45,6 +45,7 @@ class ImportPlan:
         made: Records of other types that are missing and that good rows refer to, by type.
         bad: What is wrong, row by row, in the order of the file.
         source: Where the file is; None for a frame.
+        masked: The fields of which an export holds masks; they stay empty.
     """
 
     _crm: CRM = field(repr=False)
@@ -57,6 +58,7 @@ class ImportPlan:
     made: dict[str, list[Record]] = field(default_factory=dict, repr=False)
     bad: list[BadRow] = field(default_factory=list, repr=False)
     source: Path | None = None
+    masked: tuple[str, ...] = ()
     applied: bool = False
 
     @property
@@ -138,6 +140,7 @@ class ImportPlan:
             "made": {type: len(records) for type, records in self.made.items()},
             "mapping": dict(self.mapping),
             "unmapped": list(self.unmapped),
+            "masked": list(self.masked),
             "bad_rows": self.bad_rows,
             "bad": [row._asdict() for row in self.bad[:SHOWN]],
         }
@@ -155,6 +158,8 @@ class ImportPlan:
         ]
         if self.unmapped:
             lines.append(f'  left out: {", ".join(self.unmapped)} (no field; map a column with "Column=field")')
+        if self.masked:
+            lines.append(f"  left empty: {', '.join(self.masked)} (masked in the export)")
         if self.bad:
             wrong = [row for row in self.bad if not row.reason.startswith(FOLLOWS)]
             follow = f", {len(self.bad) - len(wrong):,} of them for their group" if len(wrong) < len(self.bad) else ""

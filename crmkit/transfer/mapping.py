@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from crmkit.errors import ImportProblem
-from crmkit.schema import FieldSpec, RecordInfo
+from crmkit.schema import KEPT_BY_CRMKIT, FieldSpec, RecordInfo
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "birthday": ("birth date", "date of birth", "dob"),
@@ -35,8 +35,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 """What other systems call our fields."""
 
-NOT_IN_A_COLUMN = ("parts", "references", "other")
-"""Kinds of field that one cell cannot hold."""
+NOT_IN_A_COLUMN = ("references", "other")
+"""Kinds of field that one cell cannot hold. Nested rows it holds as JSON, as an export writes them."""
 
 TYPE_WORDS: dict[str, tuple[str, ...]] = {"customer": ("client", "account"), "purchase": ("invoice", "order")}
 """What other systems call our record types: their ``Invoice No`` is our ``purchase.number``."""
@@ -93,7 +93,7 @@ def mapping(
     Raises:
         ImportProblem: A column or a field that is given does not exist, or two columns go to one field.
     """
-    possible = targets(info, infos)
+    possible, left_out = targets(info, infos), KEPT_BY_CRMKIT if is_export(columns) else ()
     chosen: dict[str, Target] = {}
     for column, path in given.items():
         if column not in columns:
@@ -106,13 +106,19 @@ def mapping(
             raise ImportProblem(f"columns '{other}' and '{column}' both go to '{path}'")
         if path:
             chosen[column] = possible[path]
-    guesses = _aliases(possible, info)
-    for column in columns:
-        target = guesses.get(_plain(column))
-        if column not in given and target and not _column_of(target.path, chosen):
-            chosen[column] = target
+    guesses, exact = _aliases(possible, info), _guessable(possible, with_rows=is_export(columns))
+    for guess in (exact.get, lambda column: guesses.get(_plain(column))):  # a field's own name before its synonyms
+        for column in columns:
+            target = guess(column)
+            if target and column not in (*given, *left_out, *chosen) and not _column_of(target.path, chosen):
+                chosen[column] = target
     _check(chosen, info, columns)
     return {column: chosen[column] for column in columns if column in chosen}
+
+
+def is_export(columns: tuple[str, ...]) -> bool:
+    """Return whether a header is that of a table which crmkit exported: it has what only crmkit keeps."""
+    return set(KEPT_BY_CRMKIT) <= set(columns)
 
 
 def nearest(name: str, known: Mapping[str, Target] | tuple[str, ...]) -> str:
@@ -127,11 +133,11 @@ def _fields(specs: Iterable[FieldSpec], type: str, part: str, infos: Callable[[s
     front = f"{part}." if part else ""
     found: dict[str, Target] = {}
     for spec in specs:
-        if spec.kind not in NOT_IN_A_COLUMN:
+        if spec.kind not in NOT_IN_A_COLUMN and not (part and spec.parts):
             found[f"{front}{spec.name}"] = Target(f"{front}{spec.name}", spec, part, "", type)
         if spec.kind == "reference" and spec.target:
             for field in infos(spec.target).fields.values():
-                if field.kind not in NOT_IN_A_COLUMN and field.klass != "sensitive":
+                if field.kind not in (*NOT_IN_A_COLUMN, "parts") and field.klass != "sensitive":
                     path = f"{front}{spec.name}.{field.name}"
                     found[path] = Target(path, field, part, spec.name, spec.target)
     return found
@@ -153,15 +159,23 @@ def _check(chosen: Mapped, info: RecordInfo, columns: tuple[str, ...]) -> None:
         )
 
 
-def _aliases(possible: Mapped, info: RecordInfo) -> dict[str, Target]:
-    """Return the targets by every name that a column for them may have; the record's own fields win.
+def _guessable(possible: Mapped, *, with_rows: bool = False) -> dict[str, Target]:
+    """Return the targets that may be guessed, by path.
 
-    What only fills a record that would be made (``lines.product.name``) is not guessed: making records is asked for.
+    What only fills a record that would be made (``lines.product.name``) may not: making records is asked for. Nor may
+    nested rows as JSON, but where an export has them.
     """
+    return {
+        path: target
+        for path, target in possible.items()
+        if (target.spec.unique or not target.reference) and (with_rows or not target.spec.parts)
+    }
+
+
+def _aliases(possible: Mapped, info: RecordInfo) -> dict[str, Target]:
+    """Return the targets by every name that a column for them may have; the record's own fields win."""
     found: dict[str, Target] = {}
-    for target in possible.values():
-        if target.reference and not target.spec.unique:
-            continue
+    for target in _guessable(possible).values():
         names = {target.spec.name, target.spec.label, *SYNONYMS.get(target.spec.name, ())}
         alone = names if target.part or not target.reference else ()
         for name in [*alone, *(f"{word} {name}" for word in _words(target) for name in names)]:

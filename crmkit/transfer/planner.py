@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crmkit.errors import Invalid
 from crmkit.records import Record
-from crmkit.tables import Table, read_frame, read_table
+from crmkit.tables import Row, Table, read_frame, read_table
 from crmkit.transfer.drafts import FOLLOWS, BadRow, Columns, Draft, cell_value, drafts
 from crmkit.transfer.importplan import ImportPlan, Progress
-from crmkit.transfer.mapping import Mapped, Target, mapping
+from crmkit.transfer.mapping import Mapped, Target, is_export, mapping
 from crmkit.transfer.references import Finder
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def plan(
     """
     path = Path(source) if isinstance(source, str | Path) else None
     table = read_table(path, encoding=encoding, delimiter=delimiter, sheet=sheet) if path else read_frame(source)
+    if is_export(table.columns) and "removed" in table.columns:
+        table = replace(table, rows=_without_removed(table))
     info = crm.collection(as_).info
     mapped = mapping(table.columns, info, lambda name: crm.collection(name).info, map or {})
     unmapped = tuple(column for column in table.columns if column not in mapped)
@@ -61,6 +63,14 @@ def plan(
     with _without_collector():
         _Check(crm, made, table, mapped).run(table, group_by, progress)
     return made
+
+
+def _without_removed(table: Table) -> Iterator[Row]:
+    """Yield the rows of an exported table; of those of removed records with that for their problem."""
+    place = table.columns.index("removed")
+    for row in table.rows:
+        is_removed = row.values[place] == "true"
+        yield row._replace(problem="had been removed when this was exported") if is_removed else row
 
 
 @contextlib.contextmanager
@@ -117,6 +127,7 @@ class _Check:
             else:
                 self._plan.bad += _bad_rows(draft, draft.group if shown else "")
         self._plan.bad.sort(key=lambda row: row.line)
+        self._plan.masked = self._columns.masked()
         for finder in self._finders.values():
             if made := finder.made():
                 self._plan.made.setdefault(finder.collection.info.type, []).extend(made)
