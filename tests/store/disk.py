@@ -171,7 +171,7 @@ class Disk:
                 self._forget(fd)
                 with suppress(OSError):  # closed already, by a file object of Python
                     if fd not in self._spyholes.values() and _path_of(fd).startswith(self.root):
-                        self._real["close"](fd)
+                        _let_go(fd)
             self._opened = before
 
     def meanwhile(self, before: str, work: Callable[[], object]) -> None:
@@ -461,3 +461,10 @@ _CALLS = (
     *("open", "close", "pwrite", "write", "ftruncate", "fsync", "fdatasync", "replace", "rename", "unlink", "remove"),
     *("stat", "lstat", "fstat", "pread", "read", "mkdir", "rmdir", "listdir", "scandir", "chmod", "fchmod"),
 )
+
+
+def _let_go(fd: int) -> None:
+    """Close a file, and its lock with it, but not its number: what the process left behind may close that later."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, fd, inheritable=False)
+    os.close(nowhere)
