@@ -22,6 +22,7 @@ check:
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo
 	$(PYTHON) tools/docs.py --check
+	$(PYTHON) -m benchmarks.report --check
 
 # Measure what the design promises, into benchmarks/results.json.
 bench:
