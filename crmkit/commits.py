@@ -14,10 +14,9 @@ from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Conflict, CrmError, Invalid, Refused
 from crmkit.fields import MASK, Secret
 from crmkit.links import references
-from crmkit.records import Record, new_id, now
+from crmkit.records import Record, new_id
 from crmkit.schema import RecordInfo, info
 from crmkit.store.base import Requirement
-from crmkit.values import instant_text
 
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec
@@ -236,7 +235,7 @@ class Committer:
         drafts = self._before_commit.ask(drafts)
         writes = [write for draft in drafts for write in draft.writes()]
         requires = dict.fromkeys(needed for draft in drafts for needed in self._requirements(draft))
-        meta = {"at": instant_text(now()), "actor": self._actor(), "cause": cause, **more}
+        meta = {"actor": self._actor(), "cause": cause, **more}
         if reason:
             meta["reason"] = self._seal_reason(reason, cause)
         if not writes:  # plugins took everything back

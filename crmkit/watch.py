@@ -8,9 +8,8 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from crmkit.errors import Conflict
-from crmkit.records import new_id, now
+from crmkit.records import new_id
 from crmkit.store.base import NEW, Change, Put
-from crmkit.values import instant_text
 
 if TYPE_CHECKING:
     from crmkit.store.base import Store
@@ -126,7 +125,7 @@ class Cursor:
         doc = self._store.get(CURSORS, self._name)
         if doc is None or doc["seq"] < seq:
             new: dict[str, Any] = {"id": self._name, "rev": 1, "seq": seq}
-            meta = {"at": instant_text(now()), "actor": self._actor(), "cause": new_id(), "kind": "cursor"}
+            meta = {"actor": self._actor(), "cause": new_id(), "kind": "cursor"}
             try:
                 self._store.commit([Put(CURSORS, new, NEW if doc is None else doc["rev"])], meta)
             except Conflict:  # another process of this name was as far at the same time

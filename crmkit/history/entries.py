@@ -62,7 +62,7 @@ class Batch:
         at: When its newest commit was made (UTC).
         actor: Who.
         reason: Why, or empty.
-        kind: edit, transaction, import, merge or undo.
+        kind: edit, transaction, import, merge, undo, or table: written through a table of the store.
         count: How many records it touched.
         types: How many of each record type.
         undone: Whether it was undone, and that undo was not.
@@ -129,9 +129,9 @@ class History:
         for logged in self._store.commits(newest_first=True):
             undone.note(logged)
             steps = [step for step in logged.steps if not step.collection.startswith(".")]
-            if not steps:
+            cause = str(logged.meta.get("cause", ""))
+            if not steps or not cause:
                 continue
-            cause = str(logged.meta.get("cause"))
             if cause in found or len(found) < limit:
                 found.setdefault(cause, _Gathered(logged)).records.update(
                     (step.id, self._type_name(step.collection)) for step in steps
@@ -142,7 +142,7 @@ class History:
 
     def reason(self, meta: Mapping[str, Any]) -> str:
         """Return why a commit was made, opened for display; empty where nobody said."""
-        return self._open_reason(meta["reason"], meta["cause"]) if meta.get("reason") else ""
+        return self._open_reason(meta["reason"], meta["cause"]) if meta.get("reason") and meta.get("cause") else ""
 
     def shown(self, collection: str, doc: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
         """Return fields of a document as its record shows them; those that it has not are left out."""
@@ -259,8 +259,8 @@ def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] 
 
 
 def instant(meta: Mapping[str, Any]) -> datetime:
-    """Return when a commit was made (UTC)."""
-    return datetime.fromisoformat(meta["at"])
+    """Return when a commit was made (UTC); the beginning of 1970 where an early version did not say."""
+    return datetime.fromisoformat(meta["at"]) if "at" in meta else datetime.fromtimestamp(0, UTC)
 
 
 def made_before(logged: Logged, cause: str, set_back: timedelta = SET_BACK) -> bool:

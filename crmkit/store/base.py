@@ -253,7 +253,9 @@ class Store(ABC):
 
         Args:
             writes: What to put, move and delete, in order.
-            meta: Who, why and when, kept beside the writes.
+            meta: Who and why, kept beside the writes. The store adds when: ``at`` (UTC), taken under the lock and never
+                before that of an earlier commit, so that the log is in the order of time, whatever the clocks say. A
+                meta that has its own keeps it.
             requires: Documents that the writes refer to.
 
         Returns:
@@ -276,13 +278,23 @@ class Store(ABC):
         """Return what was changed after commit `since`, oldest first."""
 
     @abstractmethod
-    def commits(self, since: int = 0, *, about: str | None = None, newest_first: bool = False) -> Iterator[Logged]:
+    def commits(
+        self, since: int = 0, *, about: str | None = None, under: str | None = None, newest_first: bool = False
+    ) -> Iterator[Logged]:
         """Yield the commits after number `since`, with what was before: the history.
 
         Args:
             since: The number of a commit; 0 for all that there ever were.
             about: The id of a document: only commits that touched it, with their steps about it only.
+            under: The id of a cause: only commits whose meta names it, as ``cause`` or as what an undo ``undoes``.
             newest_first: Begin with the newest commit instead of the oldest.
+        """
+
+    @abstractmethod
+    def reading(self) -> AbstractContextManager[None]:
+        """Keep everything that this thread reads as of one commit, while the block runs.
+
+        It takes no lock of the workspace: others may go on writing.
         """
 
     @abstractmethod

@@ -22,7 +22,7 @@ _SEQ = re.compile(rb"[0-9a-f]{8} \[(\d+),")
 
 
 def commits(
-    logs: list[Path], journal: mmap.mmap, since: int, about: str | None, *, newest_first: bool
+    logs: list[Path], journal: mmap.mmap, since: int, about: str | None, under: str | None, *, newest_first: bool
 ) -> Iterator[Logged]:
     """Yield commits; see `Store.commits`.
 
@@ -31,13 +31,13 @@ def commits(
         journal: What the journal of the current one holds; closed at the end.
         since: The number of a commit.
         about: The id of a document, or None.
+        under: The id of a cause, or None.
         newest_first: The direction.
     """
     with closing(journal):
-        found = _found(logs, journal, since, about, newest_first=newest_first)
-        for frame in found:
+        for frame in _found(logs, journal, since, about or under, newest_first=newest_first):
             told = logged(frame, about)
-            if told is not None:
+            if told is not None and (under is None or under in (told.meta.get("cause"), told.meta.get("undoes"))):
                 yield told
 
 
@@ -94,11 +94,9 @@ def _names(after: dict[str, Any] | list[str], before: dict[str, Any]) -> tuple[s
     return tuple(dict.fromkeys((*after, *before)))
 
 
-def _found(
-    logs: list[Path], journal: mmap.mmap, since: int, about: str | None, *, newest_first: bool
-) -> Iterator[Frame]:
-    """Yield frames after a number, those that may be about a document only."""
-    text = None if about is None else json.dumps(about, ensure_ascii=False).encode()
+def _found(logs: list[Path], journal: mmap.mmap, since: int, id: str | None, *, newest_first: bool) -> Iterator[Frame]:
+    """Yield frames after a number, those that hold an id only."""
+    text = None if id is None else json.dumps(id, ensure_ascii=False).encode()
     files: list[Path | mmap.mmap] = [*logs, journal]
     for source in reversed(files) if newest_first else files:
         if isinstance(source, mmap.mmap):

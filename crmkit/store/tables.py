@@ -132,7 +132,8 @@ class JournalTable(Table):
         with self._store.lock():
             overlay = Overlay(self._read_table())
             updater(overlay)
-            self._store.commit(overlay.writes(self.name), {"reason": f"table {self.name}"})
+            meta = {"actor": "table", "cause": str(ULID()), "kind": "table"}
+            self._store.commit(overlay.writes(self.name), meta)
 
 
 class CrmDB(TinyDB):

@@ -12,6 +12,7 @@ import pytest
 import crmkit
 from crmkit import CRM, Damaged, Invalid, NotFound, Secret
 from crmkit.history import entries as module
+from crmkit.store.frames import encode
 
 IBAN = "GB33BUKB20201555555555"
 OTHER_IBAN = "DE75512108001245126199"
@@ -129,6 +130,35 @@ def test_records_of_an_absent_plugin_have_a_history(tmp_path: Path, deals: Any) 
         assert newest.after["stage"] == "lost"
         assert str(newest.before["title"]) == str(oldest.after["account"]) == "••••••"
         assert crm.batches()[0].types == {"deals": 1}
+
+
+def test_what_was_written_through_a_table_is_told_and_undone(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada", language="en")
+    then = datetime.now(UTC)
+    crm._store.table("customers").update({"language": "de"})
+    newest, first = crm.history(ada)
+    assert (newest.fields, newest.after, newest.actor) == (("language",), {"language": "de"}, "table")
+    assert first.at < then < newest.at
+    assert [batch.kind for batch in crm.batches()] == ["table", "edit"]
+    assert [(row.field, row.after) for row in crm.since(then)] == [("language", "de")]
+    crm.undo(newest)
+    assert crm.customers[ada.id].language == "en"
+
+
+def test_a_commit_that_says_neither_when_nor_why_hides_no_other(crm: CRM) -> None:
+    """An early version wrote such ones through tables."""
+    ada = crm.customers.add(name="Ada", language="en")
+    change = ["u", "customers", ada.id, {"language": "de", "rev": 2}, {"language": "en", "rev": 1}]
+    with (crm.workspace.data / "wal.1.jsonl").open("ab") as wal:
+        wal.write(encode(crm.seq() + 1, [["m", {"reason": "table customers"}], change]))
+    crm.customers.update(ada.id, language="fr")
+    assert [(entry.before.get("language"), entry.reason) for entry in crm.history(ada)] == [
+        ("de", ""),
+        ("en", ""),
+        (None, ""),
+    ]
+    assert [batch.kind for batch in crm.batches()] == ["edit", "edit"]
+    assert [row.what for row in crm.since(ada.updated_at)] == ["entered"]
 
 
 def test_batches_tell_what_was_done_together(crm: CRM) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import crmkit
 from crmkit import CRM, F, Invalid, NotFound
 from crmkit.history import past as module
+from crmkit.store import tiny
+from crmkit.values import instant_text
 
 IBAN = "GB33BUKB20201555555555"
 Picture = dict[str, dict[str, Any]]
@@ -56,6 +59,43 @@ def test_a_view_stays_as_it_is(crm: CRM) -> None:
         other.customers.add(name="Cid")
     assert list(past.customers) == [ada, bob]
     assert past.customers[ada.id].city == "Paris"
+
+
+def test_what_was_saved_late_is_no_part_of_what_was_before(crm: CRM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waited for the lock is stamped when it is got: the log is in the order of time."""
+    ada, bob = crm.customers.add(name="Ada"), crm.customers.add(name="Bob")
+    drafted, commit = threading.Event(), crm._store.commit
+
+    def waiting(*given: Any) -> int:
+        drafted.set()
+        return commit(*given)
+
+    monkeypatch.setattr(crm._store, "commit", waiting)
+    with crmkit.open(crm.workspace.folder) as other:
+        with other._store.lock():
+            slow = threading.Thread(target=crm.customers.update, args=(ada,), kwargs={"city": "Paris"})
+            slow.start()
+            assert drafted.wait(20)
+            then = datetime.now(UTC)
+            other.customers.update(bob.id, city="London")
+        slow.join()
+        assert list(other.at(then).customers) == [ada, bob]
+        assert [(row.id, row.field) for row in other.since(then)] == [(ada.id, "city"), (bob.id, "city")]
+
+
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_a_clock_that_is_set_back_hides_nothing(crm: CRM, is_guarded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control believes the clock."""
+    bob = crm.customers.add(name="Bob")
+    then = datetime.now(UTC)
+    crm._store.compact()  # the newest time is in a log now
+    monkeypatch.setattr(tiny, "now", lambda: then - timedelta(hours=1))
+    if not is_guarded:
+        monkeypatch.setattr(tiny.TinyStore, "_instant", lambda _: instant_text(tiny.now()))
+    with crmkit.open(crm.workspace.folder) as other:
+        other.customers.update(bob.id, city="London")
+        stamps = [logged.meta["at"] for logged in other._store.commits()]
+    assert (stamps == sorted(stamps)) is is_guarded
 
 
 @pytest.mark.parametrize(

@@ -414,3 +414,33 @@ def test_a_document_moves_between_collections_of_every_kind(
     writer.commit([Move("trash", "customers", {"id": "a", "age": 36}, 2)], {})
     assert (reader.get("customers", "a"), reader.get("trash", "a")) == ({"id": "a", "age": 36, "rev": 3}, None)
     assert reader.count("customers") == 2
+
+
+# --------------------------------------------------------------------------------------------- the log
+
+
+def test_commits_are_found_by_their_cause_and_by_what_they_undo(store: Store) -> None:
+    for id, cause, undoes in [
+        ("a", "one", ""),
+        ("b", "two", ""),
+        ("c", "one", ""),
+        ("d", "three", "one"),
+        ("one", "four", ""),
+    ]:
+        store.commit([Put("customers", {"id": id}, NEW)], {"cause": cause, "undoes": undoes})
+    store.compact()
+    store.commit([Put("customers", {"id": "e"}, NEW)], {"cause": "one"})
+    assert [commit.seq for commit in store.commits(under="one")] == [1, 3, 4, 6]
+    assert [commit.seq for commit in store.commits(3, under="one", newest_first=True)] == [6, 4]
+    assert [commit.seq for commit in store.commits(under="one", about="c")] == [3]
+    assert list(store.commits(under="five")) == []
+
+
+def test_what_a_thread_reads_stays_while_it_reads(open_store: Opener, put: Any) -> None:
+    writer, reader = open_store(), open_store()
+    put(writer, {"id": "a"})
+    with reader.reading():
+        put(writer, {"id": "b"})
+        assert (reader.seq(), reader.count("customers"), len(list(reader.commits()))) == (1, 1, 1)
+        assert reader.get("customers", "b") is None
+    assert (reader.seq(), reader.count("customers"), len(list(reader.commits()))) == (2, 2, 2)

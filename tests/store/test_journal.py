@@ -25,7 +25,7 @@ Opener = Callable[..., TinyStore]
 
 
 def add(store: TinyStore, id: str, text: str = "") -> None:
-    store.commit([Put("customers", {"id": id, "text": text}, NEW)], {})
+    store.commit([Put("customers", {"id": id, "text": text}, NEW)], {"at": "today"})
 
 
 def ids(store: TinyStore) -> list[str]:
@@ -37,14 +37,14 @@ def ids(store: TinyStore) -> list[str]:
 
 def test_what_the_files_hold(folder: Path, wal: Path, open_tiny: Opener) -> None:
     store = open_tiny()
-    store.commit([Put("customers", {"id": "a"}, NEW)], {"actor": "ann"})
-    store.commit([Put("customers", {"id": id}, NEW) for id in "bc"], {})
+    store.commit([Put("customers", {"id": "a"}, NEW)], {"at": "today", "actor": "ann"})
+    store.commit([Put("customers", {"id": id}, NEW) for id in "bc"], {"at": "today"})
     assert store.workspace == "workspace-1"
     payloads = [line.partition(b" ")[2].decode() for line in wal.read_bytes().splitlines()]
     assert payloads == [
         '[0,[["m",{"format":1,"workspace":"workspace-1","generation":1}]]]',
-        '[1,[["m",{"actor":"ann"}],["p","customers","a",{"id":"a","rev":1}]]]',
-        '[2,[["m",{}],["b","customers",[{"id":"b","rev":1},{"id":"c","rev":1}]]]]',
+        '[1,[["m",{"at":"today","actor":"ann"}],["p","customers","a",{"id":"a","rev":1}]]]',
+        '[2,[["m",{"at":"today"}],["b","customers",[{"id":"b","rev":1},{"id":"c","rev":1}]]]]',
     ]
     assert (folder / "CURRENT").read_text() == "1\n"
     assert (folder / "LOCK").stat().st_size == 20, "how much of the journal was synced; see synced.py"
@@ -161,7 +161,7 @@ def survives(tail: bytes, folder: Path, sound: bytes) -> bool:
 
 
 def _added(id: str) -> list[list[Any]]:
-    return [["m", {}], ["p", "customers", id, {"id": id, "text": "x" * 40, "rev": 1}]]
+    return [["m", {"at": "today"}], ["p", "customers", id, {"id": id, "text": "x" * 40, "rev": 1}]]
 
 
 @pytest.fixture
