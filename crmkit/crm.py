@@ -21,7 +21,7 @@ from crmkit.fields import Secret
 from crmkit.handle import Handle, screens
 from crmkit.history import Batch, Comparison, Developments, HistoryEntry, Past
 from crmkit.query import Condition, Page
-from crmkit.records import Record
+from crmkit.records import Record, check_record, id_of
 from crmkit.registry import asking_plugin
 from crmkit.store.base import Change
 from crmkit.timeline import newest_first, told_by
@@ -87,8 +87,9 @@ class CRM(Handle):
             An opened `Secret`: ``.value`` is the plain value, every rendering stays masked.
 
         Raises:
-            Invalid: The field is not a sensitive one, is empty, or no reason is given.
+            Invalid: The field is not a sensitive one, is empty, or no reason is given; or an id is, and no record.
         """
+        check_record(record)
         collection = self.collection(type(record))
         spec = collection.info.fields.get(field)
         if spec is None or spec.klass != "sensitive":
@@ -155,16 +156,21 @@ class CRM(Handle):
         return Result(found, day, measured, lambda result: screens().show(result))
 
     def timeline(
-        self, customer: Record, kinds: Iterable[str] | None = None, limit: int = 50, after: str | None = None
+        self, customer: Record | str, kinds: Iterable[str] | None = None, limit: int = 50, after: str | None = None
     ) -> Page[Entry]:
         """Return what happened with a customer, newest first.
 
         Args:
-            customer: Whose timeline.
+            customer: Whose timeline; or the id of the customer.
             kinds: Only these kinds of entries.
             limit: The most entries.
             after: `Page.next` of the page before.
+
+        Raises:
+            NotFound: No customer has this id.
+            Invalid: The limit, the kinds or the cursor is wrong, or no customer is given.
         """
+        customer = customer if isinstance(customer, Record) else self.customers[id_of(customer)]
         told = self._registry.ask("crm_timeline", told_by, crm=self, customer=customer)
         return newest_first([entry for entries in told for entry in entries], kinds, limit, after)
 
@@ -210,6 +216,8 @@ class CRM(Handle):
     def _watching(
         self, what: str, callback: Callable[[list[Change]], object], every: float, cursor: Cursor | None
     ) -> Watch:
+        if not callable(callback):
+            raise Invalid({"callback": "must be a function; it gets the changes"})
         whose = getattr(callback, "__module__", None) or "notebook"
         watch = Watch(self._store, callback, partial(self.record_failure, whose, what), every, cursor)
         watch.start(outside())
@@ -234,7 +242,9 @@ class CRM(Handle):
             NotFound: There never was such a record.
             Invalid: The limit or the cursor is wrong.
         """
-        return self._history.entries(record.id if isinstance(record, Record) else record, limit, after)
+        if isinstance(record, Record):
+            return self._history.entries(record.id, self.collection(type(record)).info.plural, limit, after)
+        return self._history.entries(id_of(record), None, limit, after)
 
     def batches(self, limit: int = 20) -> list[Batch]:
         """Return what was done together, newest first: edits, transactions, imports, merges and undos."""
@@ -305,6 +315,7 @@ class CRM(Handle):
 
     def card(self, record: Record) -> Any:
         """Return the card of one record."""
+        check_record(record)
         return screens().card(self, record)
 
     def grid(self, type: str, where: Condition | None = None, *, order: str | None = None) -> Any:
@@ -313,6 +324,8 @@ class CRM(Handle):
 
     def form(self, type: str, record: Record | None = None) -> Any:
         """Return a form for a new record, or for the one that is given."""
+        if record is not None:
+            check_record(record)
         return screens().form(self, type, record)
 
     # ------------------------------------------------------------------ safekeeping

@@ -10,13 +10,12 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from crmkit.codec import REMOVED
 from crmkit.history.entries import History, instant
 from crmkit.history.past import Past
 from crmkit.schema import FieldSpec, RecordInfo
 
 if TYPE_CHECKING:
-    from crmkit.store.base import Doc, Logged, Step, Store
+    from crmkit.store.base import Logged, Step, Store
 
 STEPS_OF_A_LIFE = ("stage", "status", "pipeline")  # fields that a record moves through, also where they are plain text
 NUMBERS = ("integer", "number", "decimal")
@@ -97,21 +96,13 @@ class Comparison:
 
     def developments(self) -> Developments:
         """Return what came of the records, in the order of their ids."""
-        touched = sorted(self._past.touched(), key=lambda each: each[0])
-        rows = (row for id, steps, was in touched for row in self._of_record(id, steps, was))
+        with self._store.reading():  # then and now are compared while nothing changes
+            touched = self._past.touched(self._known)
+            rows = [row for (plural, id), steps in touched for row in self._of_record(self._known[plural], id, steps)]
         return Developments(self._past.at, tuple(rows))
 
-    def _of_record(
-        self, id: str, steps: list[tuple[Logged, Step]], was: tuple[str, Doc] | None
-    ) -> Iterator[Development]:
-        known = next(
-            (self._known[name] for _, step in steps if (name := step.collection.removesuffix(REMOVED)) in self._known),
-            None,
-        )
-        if known is None:
-            return
-        then = was[1] if was is not None and was[0] == known.plural else None
-        now = self._store.get(known.plural, id)
+    def _of_record(self, known: RecordInfo, id: str, steps: list[tuple[Logged, Step]]) -> Iterator[Development]:
+        then, now = self._past.document(known.plural, id), self._store.get(known.plural, id)
         if then is None and now is None:
             return
         if then is None or now is None:
@@ -119,11 +110,20 @@ class Comparison:
             yield self._development("entered" if then is None else "left", known, id, "", (None, None), newest)
             return
         for spec in known.fields.values():
-            before, after = then.get(spec.name), now.get(spec.name)
-            if before != after:
-                newest = next((logged for logged, step in steps if spec.name in step.changed), steps[0][0])
+            if self._history.differ((known.plural, then), (known.plural, now), spec.name):
+                newest = self._newest(steps, spec.name)
                 shown = self._shown(known, then, spec), self._shown(known, now, spec)
-                yield self._development(_what(spec, before, after), known, id, spec.name, shown, newest)
+                what = _what(spec, then.get(spec.name), now.get(spec.name))
+                yield self._development(what, known, id, spec.name, shown, newest)
+
+    def _newest(self, steps: list[tuple[Logged, Step]], name: str) -> Logged:
+        """Return the commit that changed a field last; one that only sealed it anew does not count."""
+        found = [logged for logged, step in steps if name in step.changed]
+        if len(found) > 1:
+            for logged, step, doc, was in self._past.versions(steps):
+                if doc and was and name in step.changed and self._history.differ(was, (step.to, doc), name):
+                    return logged
+        return found[0] if found else steps[0][0]
 
     def _shown(self, known: RecordInfo, doc: Mapping[str, Any], spec: FieldSpec) -> Any:
         return self._history.shown(known.plural, doc, (spec.name,)).get(spec.name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from crmkit.store.base import Doc, Logged, Step, Store
 
 NOT_TOLD = ("id", "rev", "created_at", "updated_at")  # what every write changes, or none
-SET_BACK = timedelta(days=1)  # how far the clock of a machine may be set back while a batch is written
+
+Key = tuple[str, str]
+"""The plural of a record type, and an id."""
+
+Version = tuple["Logged", "Step", "Doc | None", "tuple[str, Doc] | None"]
+"""A step, its commit, the document that it left, and where and how it was before."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,7 @@ class HistoryEntry:
         cause: The id of the edit, transaction, import, merge or undo that it was part of.
         action: add, update, remove, restore, merge or undo.
         fields: The names of the fields that changed.
-        before: Their values before, as the record shows them: sensitive ones masked. What was empty is left out, and
-            so is everything that an early version did not keep.
+        before: Their values before, as the record shows them: sensitive ones masked. What was empty is left out.
         after: Their values afterwards.
     """
 
@@ -100,8 +104,14 @@ class History:
         self._type_of = type_of
         self._open_reason = open_reason
 
-    def entries(self, id: str, limit: int, after: str | None) -> Page[HistoryEntry]:
+    def entries(self, id: str, type: str | None, limit: int, after: str | None) -> Page[HistoryEntry]:
         """Return one page of what happened to a record, newest first.
+
+        Args:
+            id: Its id.
+            type: The plural of its type; None for the one with this id that was written last.
+            limit: The most entries.
+            after: `Page.next` of the page before.
 
         Raises:
             NotFound: There never was a record with this id.
@@ -111,12 +121,12 @@ class History:
         below = _place(after)
         entries: list[HistoryEntry] = []
         nothing = True
-        for logged, step, doc in self._versions(id):
+        for logged, step, doc, was in self._versions(id, type):
             nothing = False
             if below is None or logged.seq < below:
                 if len(entries) == limit:
                     return Page(entries, str(entries[-1].commit))
-                entries.append(self._entry(logged, step, doc))
+                entries.append(self._entry(logged, step, doc, was))
         if nothing:
             raise NotFound("no record has, or had, the id that was given")
         return Page(entries)
@@ -133,10 +143,8 @@ class History:
             if not steps or not cause:
                 continue
             if cause in found or len(found) < limit:
-                found.setdefault(cause, _Gathered(logged)).records.update(
-                    (step.id, self._type_name(step.collection)) for step in steps
-                )
-            elif all(made_before(logged, each, timedelta()) for each in found):
+                found.setdefault(cause, _Gathered(logged)).records.update(map(key, steps))
+            elif all(_made_before(logged, each) for each in found):
                 break
         return [self._batch(cause, each, undone) for cause, each in found.items()]
 
@@ -148,30 +156,38 @@ class History:
         """Return fields of a document as its record shows them; those that it has not are left out."""
         return {name: self._shown(collection, doc, name) for name in names if doc.get(name) is not None}
 
+    def differ(self, one: tuple[str, Mapping[str, Any]], other: tuple[str, Mapping[str, Any]], name: str) -> bool:
+        """Return whether two documents, each given with its collection, differ in the value of a field.
+
+        What is equal may be sealed in different ways, where a record changed hands or an early version wrote it.
+        """
+        values = one[1].get(name), other[1].get(name)
+        if values[0] == values[1]:
+            return False
+        if not all(isinstance(value, str) and value.startswith(SEALED) for value in values):
+            return True
+        try:
+            first, second = (self._codec.opened(collection, doc, name) for collection, doc in (one, other))
+        except (Damaged, KeyError):  # its key is gone, or its plugin is
+            return True
+        return bool(first != second)
+
     # ------------------------------------------------------------------ parts
 
-    def _versions(self, id: str) -> Iterator[tuple[Logged, Step, Doc | None]]:
-        """Yield every step of a record, newest first, with the document that it left; None where that is not known."""
-        walk = self._store.commits(about=id, newest_first=True)
-        first = next(walk, None)
-        if first is None:
-            return
-        with self._store.lock():  # for a moment: log and document must be of one and the same time
-            newer = list(self._store.commits(first.seq, about=id, newest_first=True))
-            doc = current(self._store, (newer or [first])[0].steps[-1])
-        known = True
-        for logged in chain(newer, [first], walk):
-            for step in reversed(logged.steps):
-                yield logged, step, doc if known else None
-                known = known and step.before is not None
-                was = unwound(self._codec, step, doc) if known else None
-                doc = was[1] if was else None
+    def _versions(self, id: str, type: str | None) -> Iterator[Version]:
+        """Yield every version of a record, newest first."""
+        with self._store.reading():  # log and document must be of one and the same time
+            steps = _about(id, type, self._store.commits(about=id, newest_first=True))
+            newest = next(steps, None)
+            doc = current(self._store, newest[1]) if newest else None
+        if newest:
+            yield from backwards(self._codec, doc, chain([newest], steps))
 
-    def _entry(self, logged: Logged, step: Step, doc: Doc | None) -> HistoryEntry:
-        changed = {"add": tuple(doc or ()), "delete": tuple(step.before or ())}.get(step.action, step.changed)
+    def _entry(self, logged: Logged, step: Step, doc: Doc | None, was: tuple[str, Doc] | None) -> HistoryEntry:
+        meta, changed = logged.meta, tuple(doc or ()) if step.action == "add" else step.changed
         names = tuple(name for name in changed if name not in NOT_TOLD and not name.startswith("_"))
-        was = unwound(self._codec, step, doc) if step.before is not None else None
-        meta = logged.meta
+        if doc and was:
+            names = tuple(name for name in names if self.differ(was, (step.to, doc), name))
         return HistoryEntry(
             commit=logged.seq,
             at=instant(meta),
@@ -204,21 +220,21 @@ class History:
             reason=self.reason(meta),
             kind=str(meta.get("kind", "edit")),
             count=len(gathered.records),
-            types=dict(Counter(gathered.records.values())),
+            types=dict(Counter(self._type_name(collection) for collection, _ in gathered.records)),
             undone=cause in undone,
         )
 
     def _type_name(self, collection: str) -> str:
         record_type = self._type_of(collection)
-        return info(record_type).type if record_type else collection.removesuffix(REMOVED)
+        return info(record_type).type if record_type else collection
 
 
 @dataclass
 class _Gathered:
-    """The newest commit of a cause, and the record types by id that the cause touched."""
+    """The newest commit of a cause, and the records that the cause touched."""
 
     newest: Logged
-    records: dict[str, str] = field(default_factory=dict)
+    records: set[Key] = field(default_factory=set)
 
 
 class Undone:
@@ -236,10 +252,29 @@ class Undone:
         return cause in self._causes
 
 
+def key(step: Step) -> Key:
+    """Return which record a step is about, wherever it lies."""
+    return step.collection.removesuffix(REMOVED), step.id
+
+
 def current(store: Store, step: Step) -> Doc | None:
     """Return the document that the newest step about it left, or None where it was deleted for good."""
     doc = store.get(step.to, step.id) if step.to else None
     return None if doc is None else dict(doc)
+
+
+def backwards(codec: RecordCodec, doc: Doc | None, steps: Iterable[tuple[Logged, Step]]) -> Iterator[Version]:
+    """Yield the versions of a record.
+
+    Args:
+        codec: Opens personal fields.
+        doc: The document that the newest step left, in memory form.
+        steps: Every step about it, newest first, with its commit.
+    """
+    for logged, step in steps:
+        was = unwound(codec, step, doc)
+        yield logged, step, doc, was
+        doc = was[1] if was else None
 
 
 def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] | None:
@@ -247,12 +282,11 @@ def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] 
 
     Args:
         codec: Opens personal fields.
-        step: What was done; its `before` is known.
+        step: What was done.
         doc: The document that it left, in memory form.
     """
     if step.action == "add":
         return None
-    assert step.before is not None
     kept = {name: value for name, value in (doc or {}).items() if name not in step.changed}
     was = {**kept, **step.before}
     return step.collection, {**kept, **codec.open(step.collection, dict(step.before), was)}
@@ -263,21 +297,24 @@ def instant(meta: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(meta["at"]) if "at" in meta else datetime.fromtimestamp(0, UTC)
 
 
-def made_before(logged: Logged, cause: str, set_back: timedelta = SET_BACK) -> bool:
-    """Return whether a commit was made before the first one of a cause, whose id tells its time.
-
-    Args:
-        logged: The commit.
-        cause: The id of the cause.
-        set_back: How far the clock may have been set back in between.
-    """
+def _made_before(logged: Logged, cause: str) -> bool:
+    """Return whether a commit was made before the first one of a cause, whose id tells its time."""
     from ulid import ULID  # imports package metadata, which `import crmkit` can do without
 
     try:
         started = ULID.from_str(cause).datetime.astimezone(UTC)
     except ValueError:  # not one of ours
         return False
-    return "at" in logged.meta and instant(logged.meta) < started - set_back
+    return "at" in logged.meta and instant(logged.meta) < started
+
+
+def _about(id: str, type: str | None, commits: Iterable[Logged]) -> Iterator[tuple[Logged, Step]]:
+    """Yield the steps about one record, newest first; a record of another type may have the same id."""
+    for logged in commits:
+        for step in reversed(logged.steps):
+            type = type or key(step)[0]
+            if key(step) == (type, id):
+                yield logged, step
 
 
 def _action(meta: Mapping[str, Any], step: Step) -> str:

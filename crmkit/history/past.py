@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crmkit.binding import Binder
 from crmkit.codec import RecordCodec
-from crmkit.errors import Invalid, NotFound, Refused
-from crmkit.history.entries import current, unwound
+from crmkit.errors import Invalid, NotFound
+from crmkit.history.entries import Key, Version, backwards, current, key
 from crmkit.query import ALL, Condition, check_limit
 from crmkit.records import Record, now
 from crmkit.schema import info
@@ -41,7 +41,6 @@ class Past:
 
     Raises:
         Invalid: The instant has no time zone, or is in the future.
-        Refused: It lies before what is known: an early version of crmkit kept no history.
     """
 
     def __init__(self, store: Store, codec: RecordCodec, find_type: Callable[[Any], Known[Any]], at: datetime) -> None:
@@ -54,8 +53,8 @@ class Past:
         self._codec = codec
         self._find_type = find_type
         self._seq = 0
-        self._steps: dict[str, list[tuple[Logged, Step]]] = {}
-        self._were: dict[str, tuple[str, Doc] | None] = {}
+        self._steps: dict[Key, list[tuple[Logged, Step]]] = {}
+        self._were: dict[Key, tuple[str, Doc] | None] = {}
         self._learn(self._since())
 
     def __repr__(self) -> str:
@@ -88,9 +87,9 @@ class Past:
         """Return a document as it was, or None."""
         doc = self._store.get(collection, id)  # before looking whether it is still as it was
         self._catch_up()
-        if id not in self._were:
+        if (collection, id) not in self._were:
             return doc
-        was = self._were[id]
+        was = self._were[collection, id]
         return was[1] if was is not None and was[0] == collection else None
 
     def documents(self, collection: str) -> Iterator[Mapping[str, Any]]:
@@ -98,14 +97,22 @@ class Past:
         stored = list(self._store.scan(collection))
         self._catch_up()
         were = [was[1] for was in self._were.values() if was is not None and was[0] == collection]
-        untouched = (doc for doc in stored if doc["id"] not in self._were)
+        untouched = (doc for doc in stored if (collection, doc["id"]) not in self._were)
         yield from sorted((*untouched, *were), key=lambda doc: str(doc["id"]))
 
-    def touched(self) -> Iterator[tuple[str, list[tuple[Logged, Step]], tuple[str, Doc] | None]]:
-        """Yield what was written since: the id, every step, newest first, and where and how it was."""
+    def touched(self, collections: Container[str]) -> Iterator[tuple[Key, list[tuple[Logged, Step]]]]:
+        """Yield which records of some collections were written since, in the order of their ids.
+
+        With each comes every step about it, newest first.
+        """
         self._catch_up()
-        for id, steps in self._steps.items():
-            yield id, steps, self._were[id]
+        for place in sorted(self._steps, key=lambda place: (place[1], place[0])):
+            if place[0] in collections:
+                yield place, self._steps[place]
+
+    def versions(self, steps: list[tuple[Logged, Step]]) -> Iterator[Version]:
+        """Yield the versions of one of them, newest first."""
+        return backwards(self._codec, current(self._store, steps[0][1]), steps)
 
     def record(self, record_type: type[R], doc: Mapping[str, Any]) -> R:
         """Return the record of a document."""
@@ -134,28 +141,19 @@ class Past:
 
     def _learn(self, commits: list[Logged]) -> None:
         """Learn how everything was that some commits have written, newest first, and those made after them."""
-        with self._store.lock():  # for a moment: log and documents must be of one and the same time
+        with self._store.reading():  # log and documents must be of one and the same time
             commits = [*self._store.commits(commits[0].seq if commits else self._seq, newest_first=True), *commits]
-            new: dict[str, list[tuple[Logged, Step]]] = {}
+            new: dict[Key, list[tuple[Logged, Step]]] = {}
             for logged in commits:
                 for step in reversed(logged.steps):
-                    new.setdefault(step.id, []).append((logged, step))
-            docs = {id: current(self._store, steps[0][1]) for id, steps in new.items()}
-        for id, steps in new.items():
-            if id not in self._were:
-                self._were[id] = self._before(steps, docs[id])
-            self._steps[id] = [*steps, *self._steps.get(id, ())]
-        if commits:
-            self._seq = commits[0].seq
-
-    def _before(self, steps: list[tuple[Logged, Step]], doc: Doc | None) -> tuple[str, Doc] | None:
-        was = None if doc is None else ("", doc)
-        for logged, step in steps:
-            if step.before is None:
-                known = instant_text(datetime.fromisoformat(logged.meta["at"]))
-                raise Refused(f"what was before {known} is not known; it was saved without a history")
-            was = unwound(self._codec, step, was[1] if was else None)
-        return was
+                    new.setdefault(key(step), []).append((logged, step))
+            docs = {place: current(self._store, steps[0][1]) for place, steps in new.items()}
+            seq = self._store.seq()
+        for place, steps in new.items():
+            if place not in self._were:
+                *_, (_, _, _, self._were[place]) = backwards(self._codec, docs[place], steps)
+            self._steps[place] = [*steps, *self._steps.get(place, ())]
+        self._seq = seq
 
 
 class PastCollection(Generic[R]):

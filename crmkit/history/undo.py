@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +10,11 @@ from crmkit.codec import REMOVED, RecordCodec
 from crmkit.commits import Commit, Committer
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import ChangedSince, Invalid, NotFound, Refused
-from crmkit.history.entries import Batch, HistoryEntry, Undone, made_before, unwound
+from crmkit.history.entries import Batch, HistoryEntry, Key, key, unwound
 from crmkit.links import references, referring
 
 if TYPE_CHECKING:
     from crmkit.store.base import Step, Store
-
-Key = tuple[str, str]
-"""A collection and an id."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +23,13 @@ class Done:
 
     Attributes:
         cause: Its id.
-        steps: The steps by record id, newest first.
+        steps: The steps by record, newest first.
         since: The number of the commit before the first one.
-        is_undone: Whether it was undone, and that undo was not.
     """
 
     cause: str
-    steps: Mapping[str, list[Step]]
+    steps: Mapping[Key, list[Step]]
     since: int
-    is_undone: bool
 
 
 class Undo:
@@ -56,22 +51,23 @@ class Undo:
         done = self._done(_cause(what))
         drafts, changed = self._drafts(done.steps, {})
         if changed:  # perhaps only there and back, by an undo that was undone
-            later = self._all_steps(done, {id for _, id in changed})
-            more, changed = self._drafts({id: done.steps[id] for id in later}, later)
+            later = self._all_steps(done, changed)
+            more, changed = self._drafts({key: done.steps[key] for key in later}, later)
             drafts |= more
         if changed and not skip_changed:
-            if done.is_undone and not drafts:
+            if not drafts and self._is_undone(done.cause):
                 raise Refused("it is undone already; undo that undo to bring it back")
-            raise ChangedSince(changed, f"{_counted(changed)} changed since")
+            types = {drafter.info.plural: name for name, drafter in self._committer.drafters.items()}
+            raise ChangedSince([(types[plural], id) for plural, id in changed], f"{_counted(changed)} changed since")
         seq = self._store.seq()
-        since = {change.id for change in self._store.changes(done.since)}
+        since = self._changed(done.since)
         while skip_changed and (needed := {key for key, _ in self._missed(drafts, since)}):
             drafts = {key: draft for key, draft in drafts.items() if key not in needed}
         if not drafts:
             raise Refused("nothing is left to undo: all of it was changed since, or is referred to")
 
         def check() -> ChangedSince | None:
-            return self._obstacle(drafts, since | {change.id for change in self._store.changes(seq)})
+            return self._obstacle(drafts, since | self._changed(seq))
 
         return self._committer.write_alone(list(drafts.values()), "undo", None, check, undoes=done.cause)
 
@@ -79,47 +75,54 @@ class Undo:
 
     def _done(self, cause: str) -> Done:
         """Read what was done under a cause."""
-        steps: dict[str, list[Step]] = {}
-        undone, since = Undone(), 0
-        for logged in self._store.commits(newest_first=True):
-            undone.note(logged)
+        steps: dict[Key, list[Step]] = {}
+        since = 0
+        for logged in self._store.commits(under=cause, newest_first=True):
             if logged.meta.get("cause") == cause:
                 since = logged.seq - 1
                 for step in reversed(logged.steps):
-                    steps.setdefault(step.id, []).append(step)
-            elif made_before(logged, cause):
-                break
+                    steps.setdefault(key(step), []).append(step)
         if not steps:
             raise NotFound("nothing was done under the id that was given; crm.batches() lists what can be undone")
-        return Done(cause, steps, since, cause in undone)
+        return Done(cause, steps, since)
 
-    def _all_steps(self, done: Done, ids: Collection[str]) -> dict[str, list[tuple[bool, Step]]]:
+    def _is_undone(self, cause: str) -> bool:
+        """Return whether what was done under a cause was undone, and that undo was not."""
+        metas = [logged.meta for logged in self._store.commits(under=cause)]
+        undos = {meta["cause"] for meta in metas if meta.get("undoes") == cause}
+        return any(not self._is_undone(each) for each in undos)
+
+    def _changed(self, since: int) -> set[Key]:
+        """Return the collections and ids of what was written after a commit."""
+        return {(change.collection, change.id) for change in self._store.changes(since)}
+
+    def _all_steps(self, done: Done, records: Iterable[Key]) -> dict[Key, list[tuple[bool, Step]]]:
         """Return every step of some records since something was done, newest first, and whether it was part of that."""
-        steps: dict[str, list[tuple[bool, Step]]] = {id: [] for id in ids}
+        steps: dict[Key, list[tuple[bool, Step]]] = {each: [] for each in records}
         for logged in self._store.commits(done.since, newest_first=True):
             for step in reversed(logged.steps):
-                if step.id in steps:
-                    steps[step.id].append((logged.meta.get("cause") == done.cause, step))
+                if key(step) in steps:
+                    steps[key(step)].append((logged.meta.get("cause") == done.cause, step))
         for each in steps.values():
             while not each[-1][0]:  # done before, by somebody else
                 each.pop()
         return steps
 
     def _drafts(
-        self, done: Mapping[str, list[Step]], all_steps: Mapping[str, list[tuple[bool, Step]]]
+        self, done: Mapping[Key, list[Step]], all_steps: Mapping[Key, list[tuple[bool, Step]]]
     ) -> tuple[dict[Key, Draft], list[Key]]:
         """Return the drafts that undo some steps, and what cannot be because it was changed since."""
         drafters = {drafter.info.plural: drafter for drafter in self._committer.drafters.values()}
         drafts: dict[Key, Draft] = {}
         changed: list[Key] = []
-        for id, own in done.items():
+        for record, own in done.items():
             drafter = _drafter(drafters, own)
-            steps = all_steps.get(id) or [(True, step) for step in own]
+            steps = all_steps.get(record) or [(True, step) for step in own]
             place = steps[0][1].to
-            doc = self._store.get(place, id)
+            doc = self._store.get(place, record[1])
             was = None if doc is None else self._before(steps, dict(doc))
             if doc is None or was is None:
-                changed.append((drafter.info.type, id))
+                changed.append(record)
             elif was[1] is not None or not place.endswith(REMOVED):  # else it was added, and is removed already
                 draft = _draft(drafter, place, dict(doc), *was)
                 drafts[draft.key] = draft
@@ -140,7 +143,7 @@ class Undo:
         now: tuple[str, dict[str, Any] | None] = steps[0][1].to, doc
         there: tuple[str, dict[str, Any] | None] | None = None
         for is_own, step in steps:
-            if now[1] is None or now[0] != step.to or step.before is None:
+            if now[1] is None or now[0] != step.to:
                 return None
             if now[1]["rev"] != step.before.get("rev", 0) + 1:
                 return None
@@ -153,19 +156,19 @@ class Undo:
             now = unwound(self._codec, step, now[1]) or ("", None)
         return now
 
-    def _obstacle(self, drafts: Mapping[Key, Draft], since: Collection[str]) -> ChangedSince | None:
+    def _obstacle(self, drafts: Mapping[Key, Draft], since: Collection[Key]) -> ChangedSince | None:
         """Return what to raise where others would miss something."""
         records = list(dict.fromkeys(by for _, by in self._missed(drafts, since)))
         return (
             ChangedSince(records, f"{_counted(records)} came to refer to what would be taken away") if records else None
         )
 
-    def _missed(self, drafts: Mapping[Key, Draft], since: Collection[str]) -> Iterator[tuple[Key, Key]]:
+    def _missed(self, drafts: Mapping[Key, Draft], since: Collection[Key]) -> Iterator[tuple[Key, Key]]:
         """Yield (collection and id, type and id of what refers to it) for what others would miss.
 
         Args:
             drafts: The drafts, some of which take records away.
-            since: The ids of what was written since; what referred to a record before may do so again.
+            since: What was written since; what referred to a record before may do so again.
         """
         known = {drafter.info.type: drafter.info for drafter in self._committer.drafters.values()}
         going: dict[str, set[str]] = {}
@@ -175,7 +178,8 @@ class Undo:
         for each in known.values():
             ids = going.get(each.plural, set())
             for by, collection, doc in referring(self._store, known.values(), each.type, ids) if ids else ():
-                if collection.endswith(REMOVED) or (by.plural, doc["id"]) in drafts or doc["id"] not in since:
+                place = by.plural, doc["id"]
+                if collection.endswith(REMOVED) or place in drafts or place not in since:
                     continue
                 for spec in by.fields.values():
                     for _, _, id in references(spec, doc.get(spec.name)):
@@ -200,14 +204,12 @@ def _drafter(drafters: Mapping[str, Drafter], steps: list[Step]) -> Drafter:
     """Return who drafts the record of some steps.
 
     Raises:
-        Refused: Its type is not known here, or what it was is not.
+        Refused: Its type is not known here, or it was deleted for good.
     """
     collection = steps[0].collection.removesuffix(REMOVED)
     if collection not in drafters:
         raise Refused(f"{collection} cannot be undone: the plugin of their type is not here")
     for step in steps:
-        if step.before is None:
-            raise Refused("this was saved by a version of crmkit that kept no history; it cannot be undone")
         if step.action == "delete":
             raise Refused(f"{drafters[collection].info.type} {step.id} was deleted for good; that cannot be undone")
     return drafters[collection]

@@ -12,6 +12,7 @@ import pytest
 import crmkit
 from crmkit import CRM, Damaged, Invalid, NotFound, Secret
 from crmkit.history import entries as module
+from crmkit.store import operations
 from crmkit.store.frames import encode
 
 IBAN = "GB33BUKB20201555555555"
@@ -130,6 +131,71 @@ def test_records_of_an_absent_plugin_have_a_history(tmp_path: Path, deals: Any) 
         assert newest.after["stage"] == "lost"
         assert str(newest.before["title"]) == str(oldest.after["account"]) == "••••••"
         assert crm.batches()[0].types == {"deals": 1}
+
+
+def test_what_was_only_sealed_anew_did_not_change(crm: CRM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An early version sealed every field anew with every change, and a deal that changes hands still does."""
+    with monkeypatch.context() as early:
+        early.setattr(operations, "_differing", lambda old, new: {**old, **new})
+        ada = crm.customers.add(name="Ada", city="Paris")
+        with crm.acting_as("ann"):
+            crm.customers.update(ada.id, name="Ada L", city="London")
+        crm.customers.update(ada.id, language="de")
+    assert [entry.fields for entry in crm.history(ada)][:2] == [("language",), ("name", "city")]
+    assert {(row.field, row.actor == "ann") for row in crm.since(crm.history(ada).records[-1].at)} == {
+        ("name", True),
+        ("city", True),
+        ("language", False),
+    }
+    deal = crm.deals.add(title="Boat", customer=ada, account=IBAN)
+    crm.deals.update(deal, customer=crm.customers.add(name="Bob"))
+    assert crm.history(deal).records[0].fields == ("customer",)
+    assert [row.field for row in crm.since(crm.history(deal).records[-1].at, "deal")] == ["customer"]
+
+
+def test_records_of_two_types_with_one_id_have_each_their_own_past(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada", city="Paris")
+    then = datetime.now(UTC)
+    with crm.transaction():
+        deal = crm.deals.add(id=ada.id, title="Boat", stage="won")
+        crm.customers.update(ada, city="London")
+    both = crm.batches(1)[0]
+    assert (both.count, both.types) == (2, {"customer": 1, "deal": 1})
+    assert crm.history(crm.customers[ada.id]).records[0].fields == ("city",)
+    assert [entry.action for entry in crm.history(deal)] == ["add"]
+    past = crm.at(then)
+    assert (list(past.customers), list(past.deals)) == ([ada], [])
+    assert [(row.type, row.what) for row in crm.since(then)] == [("customer", "changed"), ("deal", "entered")]
+    crm.undo(both)
+    assert crm.customers[ada.id].city == "Paris"
+    assert len(crm.deals) == 0
+
+
+def test_the_past_is_read_while_somebody_else_keeps_the_lock(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada")
+    then = datetime.now(UTC)
+    crm.customers.update(ada, city="London")
+    crm._store._lock._timeout = 0.1
+    with crmkit.open(crm.workspace.folder) as other, other._store.lock():
+        assert [entry.action for entry in crm.history(ada.id)] == ["update", "add"]
+        assert crm.at(then).customers[ada.id] == ada
+        assert [row.field for row in crm.since(then)] == ["city"]
+        assert len(crm.batches()) == 2
+
+
+def test_a_view_of_the_past_reads_the_log_once(crm: CRM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the newest line of the journal says nothing: one that closed left it."""
+    ada = crm.customers.add(name="Ada")
+    then = datetime.now(UTC)
+    with crmkit.open(crm.workspace.folder) as other:
+        other.customers.update(ada.id, city="London")
+    asked: list[object] = []
+    commits = crm._store.commits
+    monkeypatch.setattr(crm._store, "commits", lambda *given, **more: asked.append(given) or commits(*given, **more))
+    past = crm.at(then)
+    first = len(asked)
+    assert [past.customers.get(ada.id) for _ in range(5)] == [ada] * 5
+    assert len(asked) == first
 
 
 def test_what_was_written_through_a_table_is_told_and_undone(crm: CRM) -> None:

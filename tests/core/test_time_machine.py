@@ -11,7 +11,7 @@ import pytest
 
 import crmkit
 from crmkit import CRM, F, Invalid, NotFound
-from crmkit.history import past as module
+from crmkit.history import entries as module
 from crmkit.store import tiny
 from crmkit.values import instant_text
 

@@ -12,6 +12,7 @@ import crmkit
 from crmkit import CRM, ChangedSince, Invalid, NotFound, Refused, hookimpl
 from crmkit.commits import Commit
 from crmkit.history import undo as module
+from crmkit.store import log
 
 IBAN = "GB33BUKB20201555555555"
 Snapshots = Callable[[CRM], dict[tuple[str, str], dict[str, Any]]]
@@ -55,6 +56,24 @@ def test_an_undone_add_lies_among_the_removed_and_comes_back(crm: CRM) -> None:
     assert [entry.action for entry in crm.history(ada.id)] == ["undo", "add"]
     crm.undo(undone)
     assert crm.customers[ada.id].number == "1"
+
+
+def test_undo_reads_what_it_takes_back_and_nothing_else(crm: CRM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control counts what reading every commit would take."""
+    ada = crm.customers.add(name="Ada")
+    crm.customers.update(ada, city="London")
+    edit = latest(crm)
+    for number in range(100):
+        crm.customers.add(name=f"N{number}")
+    decoded: list[bytes] = []
+    decode = log.decode
+    monkeypatch.setattr(log, "decode", lambda line: decoded.append(line) or decode(line))
+    undone = crm.undo(edit)
+    assert len(decoded) == 1
+    crm.undo(undone)
+    assert crm.customers[ada.id].city == "London"
+    assert len(decoded) == 2
+    assert len(list(crm._store.commits())) == len(decoded) - 2 == 104
 
 
 def test_a_removal_and_a_restoration_are_undone(crm: CRM) -> None:
