@@ -16,6 +16,8 @@ from crmkit.errors import CrmError, Damaged, Refused
 
 FILE_MODE = 0o660
 FOLDER_MODE = 0o2770
+_POLYNOMIAL = 0xEDB88320  # of CRC-32
+_LONGEST = 1 << 24  # bytes in which a wrong bit is looked for, which takes a second for each million
 
 
 def frame(payload: bytes) -> bytes:
@@ -29,6 +31,26 @@ def unframe(line: bytes) -> bytes | None:
         return None
     payload = line[9:-1]
     return payload if b"%08x" % zlib.crc32(payload) == line[:8] else None
+
+
+def with_bit_put_right(data: bytes, crc: int) -> bytes | None:
+    """Return `data` as it was if one bit of it, or of its CRC-32, was flipped since; None where it was more.
+
+    Every single bit changes the checksum in its own way, which says which one it was.
+    """
+    wrong = zlib.crc32(data) ^ crc
+    if wrong.bit_count() <= 1:
+        return data
+    if len(data) > _LONGEST:
+        return None
+    change = _POLYNOMIAL  # of the last bit
+    for bit in range(8 * len(data) - 1, -1, -1):
+        if change == wrong:
+            whole = bytearray(data)
+            whole[bit // 8] ^= 1 << bit % 8
+            return bytes(whole)
+        change = change >> 1 ^ (_POLYNOMIAL if change & 1 else 0)
+    return None
 
 
 def explained(error: OSError, place: Path) -> CrmError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,11 +68,15 @@ class Saved:
         folder: The new workspace.
         records: How many records it has, by collection.
         losses: What is lost, one line each.
+        mended: What was damaged and could be put right, one line each.
+        lost: The ids of records that are lost, by collection.
     """
 
     folder: Path
     records: Mapping[str, int]
     losses: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
+    lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def examine(
@@ -152,7 +156,7 @@ def salvage_workspace(workspace: Workspace, folder: Path) -> Saved:
         shutil.copytree(
             workspace.folder, unfinished, symlinks=True, dirs_exist_ok=True, ignore=_all_but_data(workspace)
         )
-        losses = _mend_keys(workspace, new)
+        losses, mended = _mend_keys(workspace, new)
         vault = None
         try:
             vault = Vault.unlock(new.keys)
@@ -160,23 +164,19 @@ def salvage_workspace(workspace: Workspace, folder: Path) -> Saved:
             losses.append(f"{workspace.keys}: {error}; put the keys of a backup there, or nothing sealed can be read")
         id, can_open = (vault.workspace_id, _opener(vault)) if vault else ("", None)
         saved = salvage(workspace.data, new.data, id, can_open)
-    return Saved(folder, saved.records, [*losses, *saved.losses])
+    return Saved(folder, saved.records, [*losses, *saved.losses], [*mended, *saved.mended], saved.lost)
 
 
-def _mend_keys(workspace: Workspace, new: Workspace) -> list[str]:
-    """Leave out what is damaged in the data keys; return what is lost."""
-    path = new.keys / SUBJECTS_FILE
+def _mend_keys(workspace: Workspace, new: Workspace) -> tuple[list[str], list[str]]:
+    """Leave out what is damaged in the data keys; return what is lost, and what was put right."""
+    path, told = new.keys / SUBJECTS_FILE, workspace.keys / SUBJECTS_FILE
     if not path.exists():
-        return [f"{workspace.keys / SUBJECTS_FILE}: is missing, and with it the keys of all customers"]
-    data = path.read_bytes()
-    with suppress(CrmError):
-        Vault.unlock(new.keys).close()
-        return []
-    sound, damaged = sound_records(data)
-    if not damaged:
-        return []
-    replace_file(path, sound)
-    return [f"{workspace.keys / SUBJECTS_FILE}: {damaged:,} bytes are damaged, and the keys in them lost"]
+        return [f"{told}: is missing, and with it the keys of all customers"], []
+    sound, damaged, mended = sound_records(path.read_bytes())
+    if damaged or mended:
+        replace_file(path, sound)
+    losses = [f"{told}: {damaged:,} bytes are damaged, and the keys in them lost"] if damaged else []
+    return losses, [f"{told}: one bit was wrong in {mended:,} keys; their checksums say which one"] if mended else []
 
 
 def _opener(vault: Vault) -> Callable[[str, Doc], bool]:

@@ -1,18 +1,19 @@
 """Salvage: a new store from the files of a damaged one, with every good record, and the names of what is lost.
 
-Works on frames as they are on disk, so that no key is needed and what is sealed stays sealed. A line that is not
-sound loses only itself; where the snapshot of a generation is damaged, the files of the one before it, which are kept
-for readers, make up for what they still hold.
+Works on frames as they are on disk, so that no key is needed and what is sealed stays sealed. A line in which one bit
+is wrong is put right by its checksum. One that is not sound otherwise loses only itself, and the records that can be
+read in it are kept apart; where the snapshot of a generation is damaged, the files of the one before it, which are
+kept for readers, make up for what they still hold.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,18 +23,16 @@ from crmkit.store.base import Doc
 from crmkit.store.compaction import DOCUMENTS, Place, born, condensed
 from crmkit.store.documents import patched
 from crmkit.store.files import FIRST, Files
-from crmkit.store.frames import FORMAT, Frame, Operation, copied, decode
+from crmkit.store.frames import FORMAT, Frame, Operation, copied
+from crmkit.store.pieces import frames, mended, named_records, new_records, pieces
 
 PARTS = ".parts"  # under this ending stand records of which only some fields are left
+UNSURE = ".unsure"  # under this one those from a damaged line, any field of which may be wrong
 SEALED = ".sealed"  # and under this one those whose keys are lost
+NAMED = 5  # records that are named in one line; of more there is the number
 
 UNFINISHED = "is damaged, or was being written when the system stopped and never acknowledged"
 _KIND = re.compile(r"(?:wal|snap|log)\.([1-9][0-9]{0,17})\.jsonl")
-_START = re.compile(rb"[0-9a-f]{8} \[")
-_NAMED = re.compile(
-    rb'\["[pdu]","(?P<coll>[^"\\]+)","(?P<id>[^"\\]+)"|\["v","(?P<from>[^"\\]+)","[^"\\]+","(?P<moved>[^"\\]+)"'
-    rb'|\["b","(?P<batch>[^"\\]+)"|"id":"(?P<doc>[^"\\]+)"'
-)
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,15 @@ class Salvaged:
         records: How many records were saved, by collection.
         seq: The number of the last commit that was found.
         losses: What is lost, one line each: which file and line, which records as far as they can be read.
+        mended: What was put right, one line each; nothing of it is lost.
+        lost: The ids of the records that a damaged line is about and of which nothing was saved, by collection.
     """
 
     records: Mapping[str, int]
     seq: int
     losses: tuple[str, ...]
+    mended: tuple[str, ...] = ()
+    lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class _Loss(NamedTuple):
@@ -108,6 +111,7 @@ class _Wreck:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._losses: list[_Loss] = []
+        self._mended: list[str] = []
         self._sealed: list[str] = []
         self.workspace = ""
         self.records: dict[Place, Doc] = {}
@@ -136,7 +140,11 @@ class _Wreck:
 
     def _last_seq(self, generation: int) -> int:
         files = self._files.snapshot(generation), self._files.wal(generation)
-        return max((frame.seq for path in files for _, frame in _pieces(path) if isinstance(frame, Frame)), default=0)
+        return max((frame.seq for path in files for frame in frames(path)), default=0)
+
+    def torn(self) -> list[Path]:
+        """Return the files that hold what unfinished writes left."""
+        return sorted(self._files.folder.glob("torn.*"))
 
     # ------------------------------------------------------------------ records
 
@@ -157,9 +165,8 @@ class _Wreck:
 
     def _copied(self, generation: int) -> dict[int, Frame]:
         """Return the commits with which a journal began, from the journal before it, of which they are copies."""
-        former = _pieces(self._files.wal(generation - 1))
-        commits = (frame for _, frame in former if isinstance(frame, Frame) and not _is_mark(frame))
-        return {frame.seq: frame for frame in commits if frame.seq > self.seq}
+        former = frames(self._files.wal(generation - 1))
+        return {frame.seq: frame for frame in former if not _is_mark(frame) and frame.seq > self.seq}
 
     def _make_up(self, seq: int, path: Path, line: int, damaged: int, spare: Mapping[int, Frame]) -> None:
         """Take in what is missing before a commit, from copies; name what is in no damaged line either."""
@@ -180,19 +187,19 @@ class _Wreck:
         if generation == FIRST:
             return
         path, losses = self._files.snapshot(generation), len(self._losses)
-        frames = list(self._sound(path))
-        seq = frames[-1][1].seq if frames else None
+        began = list(self._sound(path))
+        seq = began[-1][1].seq if began else None
         if len(self._losses) > losses and self._has_records(generation - 1):
             self._replay(generation - 1, seq)
-        for _, frame in frames:
+        for _, frame in began:
             for operation in frame.operations:
                 for collection, doc in born(operation):
                     self._put(collection, doc["id"], doc)
         self.seq = max(self.seq, seq or 0)
 
     def _put(self, collection: str, id: str, doc: Doc) -> None:
+        self._take(collection, id)
         self.records[collection, id] = doc
-        self.records.pop((collection + PARTS, id), None)
 
     def _apply(self, path: Path, line: int, operation: Operation) -> None:
         for collection, doc in born(operation):
@@ -205,23 +212,29 @@ class _Wreck:
             case ["v", collection, to, id, dict(after), before]:
                 self._change(path, line, collection, to, id, after, before or {})
 
-    def _take(self, collection: str, id: str) -> Doc | None:
-        parts = self.records.pop((collection + PARTS, id), None)
-        return self.records.pop((collection, id), parts)
+    def _take(self, collection: str, id: str) -> tuple[str, Doc] | None:
+        """Take out what there is of a document; return the best of it, and the ending under which it stood."""
+        places = {ending: (collection + ending, id) for ending in ("", UNSURE, PARTS)}
+        found = [(ending, self.records.pop(place)) for ending, place in places.items() if place in self.records]
+        return found[0] if found else None
 
     def _change(self, path: Path, line: int, collection: str, to: str, id: str, after: Doc, before: Doc) -> None:
         """Apply a change, also where what it is a change of was lost, or earlier changes were."""
-        is_whole = (collection, id) in self.records
-        doc = self._take(collection, id)
-        if doc is None:
+        ending, doc = self._take(collection, id) or (PARTS, {})
+        if not doc:
             known = ", ".join(name for name in after if name != "rev")
             what = f"what {collection} {id} was before; its fields {known} are kept in {to}{PARTS}"
             self._lose(path, line, what, {(to, id)})
             doc = {"id": id}
-        elif is_whole and doc["rev"] != before.get("rev", doc["rev"]):
+        elif not ending and doc["rev"] != before.get("rev", doc["rev"]):
             self._lose(path, line, f"changes of {collection} {id} between revisions {doc['rev']} and {after['rev']}")
-        place = (to, id) if is_whole else (to + PARTS, id)
-        self.records[place] = patched(doc, after, before)
+        self.records[to + ending, id] = patched(doc, after, before)
+
+    def _keep_unsure(self, piece: bytes) -> None:
+        """Keep apart what can be read of the new records of a damaged line."""
+        for collection, doc in new_records(piece):
+            if (collection, doc["id"]) not in self.records:
+                self.records[collection + UNSURE, doc["id"]] = doc
 
     # ------------------------------------------------------------------ history
 
@@ -231,8 +244,8 @@ class _Wreck:
         if generation < self.generation:
             path = self._files.log(generation)
             found = {frame.seq: frame for _, frame in self._sound(path)}
-        for _, frame in _pieces(self._files.wal(generation)):
-            if isinstance(frame, Frame) and not _is_mark(frame):
+        for frame in frames(self._files.wal(generation)):
+            if not _is_mark(frame):
                 found.setdefault(frame.seq, Frame(frame.seq, [condensed(each) for each in frame.operations], 0))
         yield from (found[seq] for seq in sorted(found))
 
@@ -241,18 +254,19 @@ class _Wreck:
     def _sound(self, path: Path) -> Iterator[tuple[int, Frame]]:
         """Yield the number of each sound line and its frame, without the first and the last one of a file."""
         number, head, end = 0, False, None
-        piece: Frame | bytes = b""
-        for number, piece in _pieces(path):
-            if not isinstance(piece, Frame):
-                self._lose(path, number, "is damaged", _places(piece))
-            elif not _is_mark(piece):
-                yield number, piece
-            elif piece.operations[0][0] == "e":
-                end = int(piece.operations[0][1])
+        frame: Frame | None = None
+        for number, piece in pieces(path):
+            frame = self._whole(path, number, piece)
+            if frame is None:
+                continue
+            if not _is_mark(frame):
+                yield number, frame
+            elif frame.operations[0][0] == "e":
+                end = int(frame.operations[0][1])
             else:
                 head = True
-                self.workspace = self.workspace or str(piece.operations[0][1].get("workspace", ""))
-        if number and not isinstance(piece, Frame) and path == self._files.wal(self.generation):
+                self.workspace = self.workspace or str(frame.operations[0][1].get("workspace", ""))
+        if number and frame is None and path == self._files.wal(self.generation):
             self._losses[-1] = self._losses[-1]._replace(what=UNFINISHED)
         if not path.exists():
             self._lose(path, 0, "is missing")
@@ -262,6 +276,18 @@ class _Wreck:
             self._lose(
                 path, number + 1, "lines are missing" if end is None else f"{end - number + 1} lines are missing"
             )
+
+    def _whole(self, path: Path, number: int, piece: Frame | bytes) -> Frame | None:
+        """Return the frame of a piece, put right if need be; note what is lost where there is none."""
+        if isinstance(piece, Frame):
+            return piece
+        frame = mended(piece)
+        if frame is None:
+            self._lose(path, number, "is damaged", named_records(piece))
+            self._keep_unsure(piece)
+        elif (told := f"{path}, line {number}: one bit was wrong; its checksum says which one") not in self._mended:
+            self._mended.append(told)
+        return frame
 
     def _lose(self, path: Path, line: int, what: str, places: Iterable[Place] = ()) -> None:
         loss = _Loss(path, line, what, frozenset(places))
@@ -278,54 +304,34 @@ class _Wreck:
 
     def result(self) -> Salvaged:
         """Return what there is and what is not."""
-        counts = Counter(collection for collection, _ in self.records)
-        return Salvaged(dict(sorted(counts.items())), self.seq, (*self._told(), *self._sealed))
-
-    def _told(self) -> Iterator[str]:
-        """Yield what is lost in words; of the records that a damaged line names, what became of them."""
-        for loss in self._losses:
-            where = f"{loss.path}, line {loss.line}: {loss.what}" if loss.line else f"{loss.path}: {loss.what}"
-            kept: defaultdict[bool, list[str]] = defaultdict(list)
-            for collection, id in sorted(loss.places):
-                kept[(collection, id) in self.records].append(f"{collection} {id}")
-            if kept[False]:
-                where += f"; lost: {', '.join(kept[False])}"
-            if kept[True]:
-                where += f"; as they are found elsewhere, perhaps older: {', '.join(kept[True])}"
-            yield where
+        counts = Counter(collection for collection, _ in self.records if not collection.startswith("."))
+        places = {place for loss in self._losses for place in loss.places}
+        standing = {id: collection for collection, id in self.records}
+        lost: defaultdict[str, list[str]] = defaultdict(list)
+        for collection, id in sorted(place for place in places if place[1] not in standing):
+            lost[collection].append(id)
+        losses = (*(_told(loss, standing) for loss in self._losses), *self._sealed)
+        return Salvaged(dict(sorted(counts.items())), self.seq, losses, tuple(self._mended), dict(lost))
 
 
-# --------------------------------------------------------------------------- reading what is broken
+def _told(loss: _Loss, standing: Mapping[str, str]) -> str:
+    """Return what is lost in words; of the records that a damaged line names, what became of them."""
+    where = f"{loss.path}, line {loss.line}: {loss.what}" if loss.line else f"{loss.path}: {loss.what}"
+    became: defaultdict[str, list[Place]] = defaultdict(list)
+    for collection, id in sorted(loss.places):
+        found = standing.get(id, "")
+        if found.endswith((UNSURE, PARTS, SEALED)):
+            became[f"kept apart in {found}"].append((collection, id))
+        else:
+            became["as they are found elsewhere, perhaps older" if found else "lost"].append((collection, id))
+    return "; ".join([where, *(f"{what}: {_counted(places)}" for what, places in sorted(became.items()))])
 
 
-def _pieces(path: Path) -> Iterator[tuple[int, Frame | bytes]]:
-    """Yield the number of each line and the frames in it, or the bytes where there is none.
-
-    A damaged newline joins two lines, each of which may still be whole.
-    """
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            frame = decode(line)
-            if frame is not None:
-                yield number, frame
-                continue
-            starts = [0, *(found.start() for found in _START.finditer(line, 1)), len(line)]
-            for start, end in pairwise(starts):
-                piece = line[start:end]
-                yield number, decode(piece) or decode(piece[:-1] + b"\n") or decode(piece + b"\n") or piece
-
-
-def _places(line: bytes) -> Iterator[Place]:
-    """Yield the records that a damaged line seems to be about."""
-    collection = ""
-    for found in _NAMED.finditer(line):
-        named = {name: text.decode(errors="replace") for name, text in found.groupdict().items() if text}
-        collection = named.get("coll") or named.get("from") or named.get("batch") or collection
-        id = named.get("id") or named.get("moved") or named.get("doc")
-        if id and collection:
-            yield collection, id
+def _counted(places: list[Place]) -> str:
+    """Return which records these are, or how many where they are many."""
+    if len(places) <= NAMED:
+        return ", ".join(f"{collection} {id}" for collection, id in places)
+    return ", ".join(f"{count:,} {name}" for name, count in Counter(name for name, _ in places).items())
 
 
 def _is_mark(frame: Frame) -> bool:
@@ -352,6 +358,8 @@ def _write(files: Files, wreck: _Wreck, workspace: str) -> None:
     head: dict[str, Any] = _head(workspace, new)
     _write_lines(files.snapshot(new), [(wreck.seq, [["m", head]]), *_batches(wreck)], wreck.seq)
     files.wal(new).write_bytes(copied(wreck.seq, [["m", head]]))
+    for path in wreck.torn():
+        shutil.copyfile(path, files.folder / path.name)
     durable.replace_file(files.lock, b"")
     files.switch(new)
     for path in files.folder.iterdir():
@@ -362,8 +370,8 @@ def _head(workspace: str, generation: int) -> dict[str, Any]:
     return {"workspace": workspace, "format": FORMAT, "generation": generation}
 
 
-def _write_log(path: Path, head: dict[str, Any], frames: Iterable[Frame]) -> None:
-    lines = [(frame.seq, frame.operations) for frame in frames]
+def _write_log(path: Path, head: dict[str, Any], commits: Iterable[Frame]) -> None:
+    lines = [(frame.seq, frame.operations) for frame in commits]
     first, last = (lines[0][0] - 1, lines[-1][0]) if lines else (0, 0)
     _write_lines(path, [(first, [["m", head]]), *lines], last)
 

@@ -9,7 +9,8 @@
 All numbers are big-endian. A new key is on disk before the first commit that uses it.
 
 Keys that are made together stand behind a heading, which is on disk before them: of many records any may be
-missing after a loss of power, and the heading says that they are an append that did not finish, not damage.
+missing after a loss of power, and the heading says that they are an append that did not finish, not damage. A record
+in which one bit is wrong is damage wherever it stands: no loss of power does that.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ import zlib
 from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from crmkit.durable import open_file, write_at
+from crmkit.durable import open_file, with_bit_put_right, write_at
 from crmkit.errors import Damaged, NotFound
 from crmkit.vault.guarded import Guarded
 from crmkit.vault.keyring import KEY_LENGTH, Keyring
@@ -125,7 +127,7 @@ class SubjectKeys(Guarded):
             self._catch_up()
         wrapped = self._wrapped.get((id, generation))
         if wrapped is None:
-            raise Damaged(f"data key {generation} of its subject is not there")
+            raise Damaged(f"data key {generation} of its subject is not in {self._path.name}")
         return AESGCM(unwrap(self._wrap_key_of(wrapped), self._workspace, id, wrapped))
 
     def _wrap_key_of(self, wrapped: bytes) -> AESGCM:
@@ -176,7 +178,8 @@ class SubjectKeys(Guarded):
             length = _length_of_append(bodies[taken])
             append = bodies[taken : taken + length]
             if len(append) < length or None in append:
-                if any(bodies[taken + length :]):  # an append is on disk before the next one
+                torn = data[taken * RECORD_LENGTH : whole]
+                if any(bodies[taken + length :]) or _has_wrong_bit(torn):  # an append is on disk before the next one
                     raise Damaged(f"{self._path}: record {start // RECORD_LENGTH + bodies.index(None) + 1} is damaged")
                 break
             for body in filter(None, append[1:] or append):
@@ -192,19 +195,56 @@ class SubjectKeys(Guarded):
         self._newest[id] = max(generation, self._newest.get(id, FIRST_GENERATION))
 
 
-def sound_records(data: bytes) -> tuple[bytes, int]:
-    """Return what is sound in a damaged file of keys, as a file of its own, and how many bytes are not."""
-    found, damaged, at = [], 0, 0
+class Sound(NamedTuple):
+    """What is sound in a damaged file of keys.
+
+    Attributes:
+        records: The records, as a file of its own.
+        damaged: How many bytes are not sound.
+        mended: In how many records one bit was wrong, and was put right.
+    """
+
+    records: bytes
+    damaged: int
+    mended: int
+
+
+def sound_records(data: bytes) -> Sound:
+    """Return what is sound in a damaged file of keys, wherever in it."""
+    found: list[bytes] = []
+    damaged = mended = at = end = 0
     while at < len(data):
-        body = _checked(*_RECORD.unpack_from(data, at)) if at + RECORD_LENGTH <= len(data) else None
+        record = data[at : at + RECORD_LENGTH]
+        body = _mended(record) if (at - end) % RECORD_LENGTH == 0 else _sound(record)
         if body is None:
             damaged += 1
             at += 1
             continue
         if body[16:18] == _FORMAT_AND_ALGORITHM:  # not a heading
-            found.append(data[at : at + RECORD_LENGTH])
-        at += RECORD_LENGTH
-    return b"".join(found), damaged
+            found.append(_packed(body))
+            mended += found[-1] != record
+        at = end = at + RECORD_LENGTH
+    return Sound(b"".join(found), damaged, mended)
+
+
+def _has_wrong_bit(records: bytes) -> bool:
+    """Return whether a record that is not sound would be, but for one bit."""
+    rows = (records[at : at + RECORD_LENGTH] for at in range(0, len(records), RECORD_LENGTH))
+    return any(_sound(row) is None and _mended(row) is not None for row in rows)
+
+
+def _sound(record: bytes) -> bytes | None:
+    """Return what a record holds."""
+    return _checked(*_RECORD.unpack(record)) if len(record) == RECORD_LENGTH else None
+
+
+def _mended(record: bytes) -> bytes | None:
+    """Return what a record holds, also where one bit of it is wrong."""
+    if len(record) < RECORD_LENGTH:
+        return None
+    right = with_bit_put_right(*_RECORD.unpack(record))
+    is_ours = right is not None and (right[16:18] == _FORMAT_AND_ALGORITHM or _length_of_append(right) > 1)
+    return right if is_ours else None
 
 
 def _packed(body: bytes) -> bytes:

@@ -113,7 +113,7 @@ def test_a_damaged_one_opens_again_without_what_was_lost(place: Workspace, tmp_p
     wal = place.data / "wal.1.jsonl"
     lines = wal.read_bytes().splitlines(keepends=True)
     at = next(number for number, line in enumerate(lines) if f'"{lost}"'.encode() in line)
-    lines[at] = lines[at].replace(b'"number":"3"', b'"number":"8"')
+    lines[at] = lines[at].replace(b'"number":"3"', b'"number"::::')
     wal.write_bytes(b"".join(lines))
     before = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
     saved = salvage_workspace(place, tmp_path / "new")
@@ -124,6 +124,42 @@ def test_a_damaged_one_opens_again_without_what_was_lost(place: Workspace, tmp_p
         assert crm.customers[kept].name == "Person 4"
         assert len(crm.customers) == 7
         assert crm.verify() == []
+
+
+def _flipped(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+
+
+def test_of_an_import_with_one_wrong_bit_everything_is_saved(crm: CRM, tmp_path: Path) -> None:
+    """All records of an import stand in one line, and all its keys in one append."""
+    crm.customers.add_many([{"name": f"Person {number}", "iban": IBAN} for number in range(200)])
+    place = crm.workspace
+    keys, wal = place.keys / "subjects.bin", place.data / "wal.1.jsonl"
+    _flipped(keys, 100 * RECORD_LENGTH)
+    _flipped(wal, wal.read_bytes().index(b"c1.", 20_000) + 50)
+    with pytest.raises(Damaged):
+        crmkit.open(place.folder)
+    saved = salvage_workspace(place, tmp_path / "new")
+    assert saved.losses == []
+    assert [line.split("/")[-1].split(":")[0] for line in saved.mended] == ["subjects.bin", "wal.1.jsonl, line 2"]
+    with crmkit.open(tmp_path / "new") as new:
+        assert sorted(each.name for each in new.customers) == sorted(each.name for each in crm.customers)
+        assert new.verify() == []
+
+
+def test_of_a_key_that_is_lost_in_an_import_only_its_customer_is(crm: CRM, tmp_path: Path) -> None:
+    crm.customers.add_many([{"name": f"Person {number}"} for number in range(200)])
+    keys = crm.workspace.keys / "subjects.bin"
+    data = bytearray(keys.read_bytes())
+    data[100 * RECORD_LENGTH : 101 * RECORD_LENGTH] = bytes(RECORD_LENGTH)  # as if it never reached the disk
+    keys.write_bytes(data)
+    with pytest.raises(Damaged, match=r"data key 1 of its subject is not in subjects\.bin"):
+        crmkit.open(crm.workspace.folder)
+    saved = salvage_workspace(crm.workspace, tmp_path / "new")
+    assert saved.records["customers"] == 199
+    assert saved.records["customers.sealed"] == 1
 
 
 def test_nothing_is_written_over_anything(place: Workspace, tmp_path: Path) -> None:
@@ -146,7 +182,7 @@ def test_a_workspace_without_data_leaves_nothing_behind(place: Workspace, tmp_pa
 def test_records_whose_keys_are_lost_are_kept_apart_and_named(place: Workspace, tmp_path: Path) -> None:
     keys = place.keys / "subjects.bin"
     data = bytearray(keys.read_bytes())
-    data[2 * RECORD_LENGTH + 40] ^= 1
+    data[2 * RECORD_LENGTH + 40] ^= 255
     keys.write_bytes(data)
     third = _third(place)
     with pytest.raises(Damaged, match="record 3 is damaged"):
@@ -174,7 +210,7 @@ def test_control_without_setting_them_apart_it_does_not_open(
 ) -> None:
     keys = place.keys / "subjects.bin"
     data = bytearray(keys.read_bytes())
-    data[2 * RECORD_LENGTH + 40] ^= 1
+    data[2 * RECORD_LENGTH + 40] ^= 255
     keys.write_bytes(data)
     monkeypatch.setattr("crmkit.safekeeping.doctor._opener", lambda vault: None)
     salvage_workspace(place, tmp_path / "new")
@@ -210,11 +246,14 @@ def test_sound_keys_are_found_wherever_they_are() -> None:
 
     records = [_packed(rng.randbytes(16) + b"\xc2\x01" + rng.randbytes(68)) for _ in range(50)]
     whole = b"".join(records)
-    assert sound_records(whole) == (whole, 0)
+    assert sound_records(whole) == (whole, 0, 0)
     for _ in range(50):
         at, length = rng.randrange(len(whole)), rng.randrange(200)
         cut = whole[:at] + rng.randbytes(rng.randrange(50)) + whole[at + length :]
-        found, damaged = sound_records(cut)
+        found, damaged, _ = sound_records(cut)
         expected = [record for record in records if record in cut]
         assert found == b"".join(expected)
         assert damaged == len(cut) - len(found)
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << rng.randrange(8)
+        assert sound_records(flipped) == (whole, 0, 1)
