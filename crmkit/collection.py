@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crmkit.binding import Binder
+from crmkit.codec import REMOVED
 from crmkit.commits import Commit, Committer, conflict
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Invalid, NotFound, Refused
 from crmkit.fields import ID_FORM
 from crmkit.finder import Finder
 from crmkit.merge import MERGED, Merger
-from crmkit.query import ALL, Condition, In, Page, shown
-from crmkit.records import Record
+from crmkit.query import ALL, Condition, Find, In, Order, Page, check_limit, shown
+from crmkit.records import Record, id_of
 from crmkit.schema import RecordInfo, info
 
 if TYPE_CHECKING:
@@ -21,6 +23,19 @@ if TYPE_CHECKING:
     from crmkit.store.base import Store
 
 R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Removed(Generic[R]):
+    """A record that was removed.
+
+    Attributes:
+        record: The record, as it was then.
+        merged_into: The id of the record that it became part of, where it was merged; else None.
+    """
+
+    record: R
+    merged_into: str | None = None
 
 
 class Collection(Generic[R]):
@@ -136,7 +151,7 @@ class Collection(Generic[R]):
             [self._record(doc) for doc in page],
             page.next,
             page.previous,
-            show=lambda: self._grid(self._info.type, ids, order=first),
+            grid=lambda: self._grid(self._info.type, ids, order=first),
         )
 
     def search(self, text: str, limit: int = 20) -> list[R]:
@@ -152,6 +167,21 @@ class Collection(Generic[R]):
     def count(self, where: Condition | None = None, *, text: str = "") -> int:
         """Return how many records meet a condition, and match a text being typed."""
         return self._finder.count(where, text)
+
+    def removed(self, limit: int = 50, after: str | None = None) -> Page[Removed[R]]:
+        """Return one page of the removed records, those removed last first, to be read; `restore` brings one back.
+
+        Args:
+            limit: The most records.
+            after: `Page.next` of the page before.
+
+        Raises:
+            Invalid: The limit or the cursor is wrong.
+        """
+        check_limit(limit)
+        order = (Order("updated_at", descending=True),)
+        page = self._store.find(Find(self._info.plural + REMOVED, None, order, limit, after))
+        return Page([Removed(self._record(doc), doc.get(MERGED)) for doc in page], page.next, page.previous)
 
     def window(
         self,
@@ -262,8 +292,7 @@ class Collection(Generic[R]):
             Conflict: Somebody saved it since it was read.
             Invalid: With all problems, by field.
         """
-        id = record if isinstance(record, str) else record.id
-        doc = self._existing(id)
+        doc = self._existing(id_of(record))
         if isinstance(record, Record) and record.rev != doc["rev"]:
             raise conflict(record, self._record(doc), changes)
         draft = self._drafter.update(doc, changes)
@@ -279,22 +308,26 @@ class Collection(Generic[R]):
             NotFound: It is not there.
             Conflict: Somebody saved it since it was read.
         """
-        doc = self._existing(record if isinstance(record, str) else record.id)
+        doc = self._existing(id_of(record))
         if isinstance(record, Record) and record.rev != doc["rev"]:
             raise conflict(record, self._record(doc), {})
         self._committer.write([self._drafter.move("remove", doc)])
 
-    def restore(self, id: str) -> R:
-        """Bring a removed record back and return it.
+    def restore(self, record: R | str, /) -> R:
+        """Bring a removed record back and return it; `removed` lists them.
+
+        Args:
+            record: The record, as it was read before or after it was removed, or its id.
 
         Raises:
             NotFound: No removed record has this id.
             Invalid: Another record has taken a value that must be unique.
             Refused: It was merged into another record.
         """
+        id = id_of(record)
         doc = self._committer.removed(self._info.plural, id)
         if doc is None:
-            raise NotFound(f"no removed {self._info.type} has the id {id}")
+            raise self._not_found(id, "removed ")
         if MERGED in doc:
             raise Refused(f"{self._info.type} {id} was merged into {doc[MERGED]}; undo the merge to bring it back")
         draft = self._drafter.move("restore", doc)
@@ -337,9 +370,13 @@ class Collection(Generic[R]):
 
     def _existing(self, id: str) -> Mapping[str, Any]:
         doc = self._doc(id)
-        if doc is None:
+        if doc is not None:
+            return doc
+        gone = self._committer.removed(self._info.plural, id)
+        if gone is None:
             raise self._not_found(id)
-        return doc
+        what = f"was merged into {gone[MERGED]}" if MERGED in gone else "was removed; restore() brings it back"
+        raise NotFound(f"{self._info.type} {id} {what}")
 
     def _record(self, doc: Mapping[str, Any]) -> R:
         record: R = self._codec.record(self.type, self._info.plural, doc)
@@ -349,8 +386,10 @@ class Collection(Generic[R]):
         """Return the record as it was saved; as it will be, inside a transaction."""
         return self._record(self._existing(draft.doc["id"]))
 
-    def _not_found(self, id: object) -> NotFound:
+    def _not_found(self, id: object, which: str = "") -> NotFound:
         """Return the error for an id that is not there; it repeats no name or mail that was given for one."""
         if isinstance(id, str) and ID_FORM.fullmatch(id):
-            return NotFound(f"no {self._info.type} has the id {id}")
-        return NotFound(f"no {self._info.type} has the id that was given; find() and search() look for other things")
+            return NotFound(f"no {which}{self._info.type} has the id {id}")
+        return NotFound(
+            f"no {which}{self._info.type} has the id that was given; find() and search() look for other things"
+        )

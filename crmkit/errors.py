@@ -3,7 +3,7 @@
 ::
 
     CrmError
-    ├── Conflict         somebody else saved the record first
+    ├── Conflict         the record was saved since it was read
     ├── NotFound         no such record, or no such workspace (also a KeyError)
     ├── Invalid          what was given is not allowed; all problems at once, by field (also a ValueError)
     ├── Refused          a rule or a plugin says no
@@ -31,7 +31,7 @@ class CrmError(Exception):
 
 
 class Conflict(CrmError):
-    """Somebody else saved the record after it was read.
+    """The record was saved, here or by somebody else, after it was read.
 
     Attributes:
         type: The record type, for example ``"customer"``.
@@ -56,7 +56,7 @@ class Conflict(CrmError):
         self.yours = dict(yours or {})
         which = f" ({', '.join(fields)})" if fields else ""
         self._arguments = type, id, fields, self.theirs, self.yours
-        super().__init__(f"{type} {id} was changed by somebody else since it was read{which}; read it again")
+        super().__init__(f"{type} {id} was changed since it was read{which}; read it again")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Conflict, self._arguments
@@ -95,6 +95,7 @@ class ChangedSince(Refused):
 
     Attributes:
         records: What is in the way, as (type, id).
+        told: The message without a hint at what to do; that is another one on the command line.
     """
 
     def __init__(self, records: Sequence[tuple[str, str]], what: str) -> None:
@@ -102,7 +103,8 @@ class ChangedSince(Refused):
         self.what = what
         named = ", ".join(f"{type} {id}" for type, id in self.records[:NAMED])
         more = f" and {len(self.records) - NAMED:,} more" if len(self.records) > NAMED else ""
-        super().__init__(f"nothing was undone: {what}: {named}{more}; skip_changed leaves out what this is about")
+        self.told = f"nothing was undone: {what}: {named}{more}"
+        super().__init__(f"{self.told}; skip_changed=True leaves out what this is about")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ChangedSince, (self.records, self.what)

@@ -48,6 +48,7 @@ class Handle:
     """
 
     def __init__(self, workspace: Workspace, plugins: Iterable[object] = (), *, strict: bool = False) -> None:
+        self._is_closed = False
         self.workspace = workspace
         self.profile: Profile = read_profile(workspace.profile)
         self.zone = ZoneInfo(self.profile.time_zone)
@@ -78,7 +79,10 @@ class Handle:
             raise
 
     def __repr__(self) -> str:
-        return f"<CRM {self.profile.name}: {', '.join(f'{len(c):,} {name}' for name, c in self._by_plural().items())}>"
+        if self._is_closed:
+            return "<CRM closed>"
+        counts = ", ".join(each.info.counted(len(each)) for each in self._collections.values())
+        return f"<CRM {self.profile.name}: {counts}>"
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +94,7 @@ class Handle:
 
     def close(self) -> None:
         """Stop watching, close the files and drop the keys; the handle cannot be used afterwards."""
+        self._is_closed = True
         for watch in self._watches:
             watch.stop()
         self._store.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from crmkit.crm import CRM
+from crmkit.durable import explained
 from crmkit.errors import Invalid
 from crmkit.profile import Profile, problems, write_profile
 from crmkit.records import new_id
@@ -43,7 +44,11 @@ def create(
         profile = Profile(name=name or safe_name(place.folder), currency=currency, country=country, time_zone=time_zone)
     except ValidationError as error:
         raise Invalid(problems(error), "settings") from None
-    place.make_folders()
+    try:
+        place.make_folders()
+    except OSError as error:
+        place.take_back()
+        raise explained(error, place.folder) from None
     try:
         workspace_id = new_id()
         Vault.create(place.keys, workspace_id).close()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from crmkit.errors import Invalid
+from crmkit.errors import Invalid, Unsupported
 
 T = TypeVar("T")
 ALL = 2**31  # the largest page that can be asked for; no store holds as many records
@@ -205,13 +205,23 @@ class Page(Generic[T]):
     Attributes:
         next: What `after` takes to get the next page; None at the end.
         previous: What `before` takes to get the previous page; None at the start.
-        show: Makes that grid; None where there is none.
+        grid: Makes that grid; None where there is none.
     """
 
     records: Sequence[T]
     next: str | None = None
     previous: str | None = None
-    show: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+    grid: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    def show(self) -> Any:
+        """Return the live grid of these records, to be the last expression of a cell.
+
+        Raises:
+            Unsupported: There is none: only pages that `Collection.find` returned have one.
+        """
+        if self.grid is None:
+            raise Unsupported("only pages of records have a grid; read the entries of this one with a loop")
+        return self.grid()
 
     def __iter__(self) -> Iterator[T]:
         return iter(self.records)
@@ -220,7 +230,7 @@ class Page(Generic[T]):
         return len(self.records)
 
     def _repr_mimebundle_(self, **_: Any) -> Any:
-        return shown(self, self.show)
+        return shown(self, self.grid)
 
     def __repr__(self) -> str:
         more = ", more follow" if self.next else ""

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from crmkit.errors import Refused
+from crmkit.errors import Invalid, Refused
 from crmkit.fields import ID_FORM, Personal, Reference, Searchable, Sensitive, Unique
 from crmkit.schema import Declared
 from crmkit.values import (
@@ -100,6 +100,28 @@ class Record(Part):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         yield None, self.id
+
+
+def id_of(given: object) -> str:
+    """Return the id of a record that is given, or the id that is.
+
+    Raises:
+        Invalid: It is neither.
+    """
+    id = given.id if isinstance(given, Record) else given
+    if not isinstance(id, str):
+        raise Invalid({"record": "must be a record or its id"})
+    return id
+
+
+def check_record(given: object) -> None:
+    """Refuse what is no record.
+
+    Raises:
+        Invalid: It is an id, or something else; which type an id is of is not known.
+    """
+    if not isinstance(given, Record):
+        raise Invalid({"record": "must be a record; crm.customers[id] is the one with that id"})
 
 
 def has_bad_text(value: Any) -> bool:

@@ -76,6 +76,10 @@ class RecordInfo:
     fields: Mapping[str, FieldSpec]
     lazy: bool = False
 
+    def counted(self, count: int) -> str:
+        """Return a number of records for a person: ``"1 customer"``, ``"2,000 customers"``."""
+        return f"{count:,} {(self.type if count == 1 else self.plural).replace('_', ' ')}"
+
     def nearest(self, name: str) -> str:
         """Return a hint at the field that a wrong name probably means, or an empty text."""
         close = difflib.get_close_matches(name, [*self.fields, *KEPT_BY_CRMKIT], n=1)

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crmkit.cli.shared import AsJson, Workspace, counted, open_crm, printable, say, say_json, say_table
+from crmkit.cli.shared import AsJson, Workspace, open_crm, printable, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from crmkit import Record
     from crmkit.schema import RecordInfo
 
 CUSTOMER_COLUMNS = ("number", "name", "email", "phone", "city", "country")
@@ -32,25 +31,22 @@ def find(
     """Find records by a name, number, mail or phone."""
     with open_crm(workspace) as crm:
         collection: Any = crm.collection(type)
-        found = collection.search(text, limit=limit)
+        found = collection.search(text, limit=limit + 1)
+        more, found = len(found) > limit, found[:limit]
         if as_json:
             say_json([record.model_dump(mode="json", exclude_none=True) for record in found])
             return
         columns = _columns(collection.info)
         if found:
             say_table(("id", *columns), ([record.id, *(getattr(record, name) for name in columns)] for record in found))
-        say(_count(found, collection, limit))
+        of = f" of {collection.count(text=text):,}; --limit shows more" if more else ""
+        say(f"{collection.info.counted(len(found))} found{of}")
 
 
 def _columns(info: RecordInfo) -> tuple[str, ...]:
     if info.type == "customer":
         return CUSTOMER_COLUMNS
     return tuple(name for name, spec in info.fields.items() if spec.kind not in NO_COLUMN)[:6]
-
-
-def _count(found: list[Record], collection: Any, limit: int) -> str:
-    more = "; --limit shows more" if len(found) == limit else ""
-    return f"{len(found):,} of {counted(len(collection), collection.info)}{more}"
 
 
 def py(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crmkit.cli.shared import AsJson, Workspace, counted, open_crm, say, say_json, say_table
+from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json, say_table
 
 if TYPE_CHECKING:
     from crmkit import CRM, HistoryEntry
@@ -24,21 +25,21 @@ Limit = Annotated[int, typer.Option(min=1, max=10_000, help="The most lines.")]
 
 
 def history(
-    id: Annotated[str, typer.Argument(help="The id of a record; of a removed one too.")],
+    id: Annotated[str, typer.Argument(help="The id of a record, of a removed one too; or its number.")],
     limit: Limit = 20,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what happened to a record, newest first."""
     with open_crm(workspace) as crm:
-        page = crm.history(id, limit=limit)
+        page = crm.history(_record_id(crm, id), limit=limit)
         if as_json:
             say_json([vars(entry) for entry in page])
             return
         rows = [
             (_time(crm, each.at), each.actor, each.action, _changed(each), each.reason, each.cause) for each in page
         ]
-        say_table(("at", "who", "what", "changed", "why", "cause"), rows)
+        say_table(("at", "who", "what", "changed", "why", "batch"), rows)
         if page.next:
             say("more; --limit shows more")
 
@@ -54,19 +55,43 @@ def batches(limit: Limit = 20, workspace: Workspace = None, as_json: AsJson = Fa
             (_time(crm, each.at), each.actor, each.kind, _counts(crm, each.types), each.reason, _state(each), each.id)
             for each in found
         ]
-        say_table(("at", "who", "what", "records", "why", "", "id"), rows)
+        say_table(("at", "who", "what", "records", "why", "", "batch"), rows)
 
 
 def undo(
-    id: Annotated[str, typer.Argument(help="The id of what was done, as batches and history show it.")],
+    id: Annotated[str, typer.Argument(help="The id of a batch, as batches and history show it.")],
     skip_changed: Annotated[bool, typer.Option("--skip-changed", help="Leave out what was changed since.")] = False,
     workspace: Workspace = None,
 ) -> None:
     """Take back what was done together; an undo can be undone too."""
+    from crmkit import ChangedSince, NotFound, Refused
+
     with open_crm(workspace) as crm:
-        commit = crm.undo(id, skip_changed=skip_changed)
+        try:
+            commit = crm.undo(id, skip_changed=skip_changed)
+        except ChangedSince as error:
+            raise Refused(f"{error.told}; --skip-changed leaves out what this is about") from None
+        except NotFound:
+            raise NotFound("nothing was done under the id that was given; crmkit batches lists what was") from None
         records = "1 record" if commit.count == 1 else f"{commit.count:,} records"
         say(f"Took back {records}; crmkit undo {commit.id} brings this back.")
+
+
+def _record_id(crm: CRM, given: str) -> str:
+    """Return the id of a record that is named by it, or by its number or another value that no two may share."""
+    from crmkit import F, Invalid, NotFound
+    from crmkit.fields import ID_FORM
+
+    if ID_FORM.fullmatch(given):
+        return given
+    found = []
+    for collection in map(crm.collection, crm.types):
+        for name in (name for name, spec in collection.info.fields.items() if spec.unique):
+            with contextlib.suppress(Invalid):  # a text that this field cannot hold
+                found += [record.id for record in collection.find(F[name] == given)]
+    if len(found) != 1:
+        raise NotFound("that is neither the id of a record nor the number of exactly one; crmkit find shows ids")
+    return found[0]
 
 
 def _time(crm: CRM, at: datetime) -> str:
@@ -90,7 +115,7 @@ def _word(values: Any, name: str) -> str:
 def _counts(crm: CRM, types: Any) -> str:
     known = {each.type: each for each in (crm.collection(record_type).info for record_type in crm.types)}
     return ", ".join(
-        counted(count, known[name]) if name in known else f"{count:,} {name}" for name, count in types.items()
+        known[name].counted(count) if name in known else f"{count:,} {name}" for name, count in types.items()
     )
 
 

@@ -56,15 +56,17 @@ def import_(
         if not as_json:
             say(plan.summary() + (f"\n  all bad rows with their reasons: {errors}" if errors else ""))
         problem = _problem(plan, keep_good or dry_run)
-        written = 0
+        commit = None
         if not dry_run and not problem:
-            written = plan.apply(keep_good=keep_good, all_or_nothing=all_or_nothing, progress=progress).count
+            commit = plan.apply(keep_good=keep_good, all_or_nothing=all_or_nothing, progress=progress)
     if as_json:
-        say_json({**plan.to_dict(), "errors_file": errors, "written": written})
+        written = {"written": commit.count if commit else 0, "commit": commit.id if commit else None}
+        say_json({**plan.to_dict(), "errors_file": errors, **written})
     if problem:
         raise ImportProblem(problem)
     if not as_json:
-        say("nothing was written (dry run)" if dry_run else f"written: {plan.counted()}")
+        told = f"written: {plan.counted()}; crmkit undo {commit.id} takes it back" if commit else ""
+        say(told or "nothing was written (dry run)")
 
 
 def _mapping(pairs: Sequence[str]) -> dict[str, str]:
@@ -93,7 +95,8 @@ def _told_of_ctrl_c(crm: CRM, type: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         written = len(collection) - before
-        again = "; to go on, run it again with --keep-good" if written else ""
-        said = f"crmkit: interrupted: {written:,} {collection.info.plural} were written and stay{again}"
+        again = "; to go on, run it again with --keep-good; crmkit batches says how to undo it" if written else ""
+        stay = f"{collection.info.counted(written)} {'was' if written == 1 else 'were'} written and stay"
+        said = f"crmkit: interrupted: {stay}{'s' if written == 1 else ''}{again}"
         print(said, file=sys.stderr)
         raise typer.Exit(130) from None

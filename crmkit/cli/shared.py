@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,6 @@ import typer
 
 if TYPE_CHECKING:
     from crmkit import CRM
-    from crmkit.schema import RecordInfo
 
 Workspace = Annotated[
     Path | None,
@@ -55,9 +55,15 @@ def say(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    """Print a value as JSON; what JSON has no word for is printed as text."""
+    """Print a value as JSON; a time is UTC and ends in Z, what else JSON has no word for is printed as text."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    _print(json.dumps(value, indent=2, ensure_ascii=not unicode, default=str))
+    _print(json.dumps(value, indent=2, ensure_ascii=not unicode, default=_json))
+
+
+def _json(value: Any) -> str:
+    from crmkit.values import instant_text
+
+    return instant_text(value) if isinstance(value, datetime) and value.tzinfo else str(value)
 
 
 def say_no_more() -> None:
@@ -84,11 +90,6 @@ def say_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def printable(text: str) -> str:
     """Return text in which data cannot steer the terminal or turn the direction of what follows."""
     return "".join(sign if sign.isprintable() else "�" for sign in text)
-
-
-def counted(count: int, info: RecordInfo) -> str:
-    """Return a number of records for a person: ``"1 customer"``, ``"2,000 customers"``."""
-    return f"{count:,} {info.type if count == 1 else info.plural}".replace("_", " ")
 
 
 def size(count: int) -> str:

@@ -51,14 +51,15 @@ class Outcome:
                 index = documents.by_value(path)
                 for key in index.keys(doc):
                     first = taken.setdefault((collection, path, key), id)
-                    if first != id or self._has_others(collection, index.holders(key)):
-                        problems[path] = f"already taken by another record of {collection}"
+                    other = first if first != id else self._untouched(collection, index.holders(key))
+                    if other:
+                        problems[path] = f"already taken by another record: {other}"
             if problems:
-                raise Invalid(problems, f"{collection} {id}")
+                raise Invalid(problems, collection)
 
-    def _has_others(self, collection: str, holders: set[str]) -> bool:
-        """Return whether one of the holders of a value is a document that these writes do not touch."""
-        return any((collection, holder) not in self._after for holder in holders)
+    def _untouched(self, collection: str, holders: set[str]) -> str | None:
+        """Return the first of the holders of a value that is a document which these writes do not touch."""
+        return min((holder for holder in holders if (collection, holder) not in self._after), default=None)
 
     def _get(self, collection: str, id: str) -> Doc | None:
         if (collection, id) in self._after:

@@ -147,8 +147,9 @@ class ImportPlan:
 
     def counted(self) -> str:
         """Return what is made, for a person: ``"27,724 purchases and 1 new product"``."""
-        made = "".join(f" and {len(rows):,} new {self._word(type, len(rows))}" for type, rows in self.made.items())
-        return f"{len(self.records):,} {self._word(self.type, len(self.records))}{made}"
+        made = (self._collection(type).info.counted(len(rows)).split(" ", 1) for type, rows in self.made.items())
+        new = "".join(f" and {count} new {word}" for count, word in made)
+        return self._collection(self.type).info.counted(len(self.records)) + new
 
     def summary(self) -> str:
         """Return the plan in lines for a person."""
@@ -173,10 +174,6 @@ class ImportPlan:
 
     def _collection(self, type: str) -> Collection[Any]:
         return self._crm.collection(type)
-
-    def _word(self, type: str, count: int) -> str:
-        """Return what so many records of a type are called."""
-        return (type if count == 1 else self._collection(type).info.plural).replace("_", " ")
 
 
 def bad_row_text(row: BadRow) -> str:

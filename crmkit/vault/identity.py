@@ -55,6 +55,8 @@ def load_identity() -> Identity:
     try:
         text = path.read_bytes().decode("utf-8", errors="replace")
     except FileNotFoundError:
+        if given and os.sep not in given:  # not repeated: it may be a key with a slip in it
+            raise Locked(f"${IDENTITY_VARIABLE} is neither an age secret key nor a file that is there") from None
         raise Locked(
             f"you have no identity: {path} is missing; copy yours there, or name it in ${IDENTITY_VARIABLE}"
         ) from None

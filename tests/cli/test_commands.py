@@ -127,15 +127,20 @@ def test_find_shows_a_table_and_masks(run: Any, workspace: Path) -> None:
     done = run("find", "ada lov", "-w", workspace)
     assert done.code == 0
     assert "Ada Lovelace" in done.out
-    assert "1 of 1 customer\n" in done.out
+    assert "\n1 customer found\n" in done.out
     found = json.loads(run("find", "ada", "-w", workspace, "--json").out)
     assert found[0]["city"] == "London"
     assert found[0]["iban"] == "GB•• •••• 5555"
 
 
 def test_find_nothing_and_the_limit(run: Any, workspace: Path) -> None:
-    assert run("find", "zebra", "-w", workspace).out == "0 of 1 customer\n"
-    assert "--limit shows more" in run("find", "a", "--limit", "1", "-w", workspace).out
+    assert run("find", "zebra", "-w", workspace).out == "0 customers found\n"
+    with crmkit.open(workspace) as crm:
+        crm.customers.add_many([{"name": "Adam"}, {"name": "Bob"}])
+    assert run("find", "ad", "--limit", "1", "-w", workspace).out.endswith(
+        "1 customer found of 2; --limit shows more\n"
+    )
+    assert run("find", "ad", "--limit", "2", "-w", workspace).out.endswith("2 customers found\n")
     assert [run("find", "a", "--limit", limit, "-w", workspace).code for limit in ("0", "1", "10000", "10001")] == [
         2,
         0,

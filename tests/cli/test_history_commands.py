@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,24 @@ def test_an_undo_that_is_refused_is_one_line(run: Any, workspace: Path, ada: str
     done = run("undo", added["id"], "-w", workspace)
     assert (done.code, done.err.count("\n")) == (1, 1)
     assert ada in done.err
+    assert "--skip-changed leaves out" in done.err
     assert run("undo", added["id"], "-w", workspace, "--skip-changed").code == 1
-    assert run("history", "no-such-id", "-w", workspace).code == 1
-    assert run("undo", "no-such-id", "-w", workspace).code == 1
+    done = run("undo", "no-such-id", "-w", workspace)
+    assert (done.code, "crm." in done.err) == (1, False)
+
+
+def test_a_record_is_named_by_its_number_too(run: Any, workspace: Path, ada: str) -> None:
+    assert run("history", "1", "-w", workspace).out == run("history", ada, "-w", workspace).out
+    done = run("history", "no-such-id", "-w", workspace)
+    assert (done.code, done.err.count("\n"), "crmkit find shows ids" in done.err) == (1, 1, True)
+    with crmkit.open(workspace) as crm:
+        crm.products.add(name="Bowl", sku="1")
+    assert run("history", "1", "-w", workspace).code == 1  # of two
+
+
+def test_times_have_one_form(run: Any, workspace: Path, ada: str) -> None:
+    [found] = json.loads(run("find", "ada", "-w", workspace, "--json").out)
+    [entry, _] = json.loads(run("history", ada, "-w", workspace, "--json").out)
+    [batch, _] = json.loads(run("batches", "-w", workspace, "--json").out)
+    for at in (found["created_at"], entry["at"], batch["at"]):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", at)

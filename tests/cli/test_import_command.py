@@ -89,7 +89,15 @@ def test_bad_rows_refuse_unless_said_otherwise(run: Any, ws: Path, tmp_path: Pat
     assert count(ws, "customers") == 0
     assert (tmp_path / "c.csv.errors.csv").read_text() == "line,field,reason,group\n3,name,is required,\n"
     done = run("import", file, "--as", "customer", "-w", ws, "--keep-good")
-    assert (done.code, done.out.splitlines()[-1]) == (0, "written: 2 customers")
+    assert done.code == 0
+    told, _, how = done.out.splitlines()[-1].partition("; ")
+    assert told == "written: 2 customers"
+    assert how.startswith("crmkit undo ")
+    assert how.endswith(" takes it back")
+    assert run(*how.split()[1:3], "-w", ws).code == 0
+    assert count(ws, "customers") == 0
+    report = json.loads(run("import", file, "--as", "customer", "-w", ws, "--keep-good", "--json").out)
+    assert (report["written"], run("undo", report["commit"], "-w", ws).code) == (2, 0)
     assert run("import", file, "--as", "customer", "-w", ws, "--keep-good", "--all-or-nothing").code == 2
 
 

@@ -226,6 +226,12 @@ def test_remove_and_restore(crm: CRM) -> None:
         crm.customers.remove(ada)
 
 
+def test_what_was_given_for_the_id_of_a_removed_record_is_not_repeated(crm: CRM) -> None:
+    with pytest.raises(NotFound, match="no removed customer") as error:
+        crm.customers.restore("Ada Canary")
+    assert "Canary" not in str(error.value)
+
+
 def test_a_removed_number_can_be_taken_and_then_not_restored(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada", number="1")
     crm.customers.remove(ada)
@@ -344,7 +350,7 @@ def test_the_text_of_what_is_shown_counts_and_names_nobody(crm: CRM) -> None:
     crm.customers.add(name="Ada Lovelace")
     for shown in (crm, crm.customers, crm.customers.find(), crm.customers.find().records):
         assert "Ada" not in repr(shown)
-    assert "1 customers" in repr(crm)
+    assert "1 customer," in repr(crm)
 
 
 def test_a_type_of_ones_own(crm: CRM) -> None:

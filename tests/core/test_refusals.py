@@ -606,3 +606,103 @@ def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> 
     with pytest.raises(Invalid, match="name"):
         crmkit.create(tmp_path / "acme", name=name)
     assert not (tmp_path / "acme").exists()
+
+
+# --------------------------------------------------------------------------- one clear line for everyday slips
+
+
+@pytest.mark.parametrize("given", [None, 5, [], {"id": "x"}])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda crm, given: crm.reveal(given, "iban", reason="test"),
+        lambda crm, given: crm.card(given),
+        lambda crm, given: crm.form("customer", given or 0),
+        lambda crm, given: crm.history(given),
+        lambda crm, given: crm.timeline(given),
+        lambda crm, given: crm.customers.update(given, city="Rome"),
+        lambda crm, given: crm.customers.remove(given),
+        lambda crm, given: crm.customers.restore(given),
+    ],
+)
+def test_what_is_no_record_is_told(crm: CRM, call: Any, given: object) -> None:
+    with pytest.raises(Invalid, match="record: must be a record"):
+        call(crm, given)
+
+
+def test_where_an_id_is_not_enough_it_is_told(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada", iban=IBAN)
+    for call in (lambda: crm.reveal(ada.id, "iban", reason="x"), lambda: crm.card(ada.id)):  # type: ignore[arg-type]
+        with pytest.raises(Invalid, match="record: must be a record"):
+            call()
+    assert len(crm.timeline(ada.id)) == len(crm.timeline(ada))
+
+
+def test_a_callback_is_a_function(crm: CRM) -> None:
+    for call in (lambda: crm.watch(5), lambda: crm.follow("n", None)):  # type: ignore[arg-type]
+        with pytest.raises(Invalid, match="callback: must be a function"):
+            call()
+
+
+def test_a_page_without_a_grid_says_so(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada")
+    with pytest.raises(crmkit.Unsupported, match="have a grid"):
+        crm.history(ada).show()
+    assert crm.customers.find().grid is not None
+
+
+def test_a_closed_crm_has_a_text(crm: CRM) -> None:
+    crm.close()
+    assert repr(crm) == "<CRM closed>"
+
+
+def test_a_place_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    with pytest.raises(crmkit.CrmError, match="/proc/x"):
+        crmkit.create("/proc/x")
+
+
+def test_what_was_changed_by_myself_is_not_said_to_be_by_somebody_else(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada")
+    crm.customers.update(ada, city="Rome")
+    with pytest.raises(Conflict, match="was changed since it was read") as conflict:
+        crm.customers.update(ada, city="Paris")
+    assert "somebody" not in str(conflict.value)
+
+
+def test_a_number_that_is_taken_names_who_has_it(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada", number="1")
+    for add in (
+        lambda: crm.customers.add(name="Bob", number="1"),
+        lambda: crm.customers.add_many([{"name": "Cid", "number": "2"}, {"name": "Bob", "number": "1"}]),
+    ):
+        with pytest.raises(Invalid) as refused:
+            add()
+        assert str(refused.value) == f"customers: number: already taken by another record: {ada.id}"
+    assert len(crm.customers) == 1
+
+
+def test_removed_records_are_listed(crm: CRM) -> None:
+    ada, bob, cid = (crm.customers.add(name=name) for name in ("Ada", "Bob", "Cid"))
+    crm.customers.merge(ada, [bob])
+    crm.customers.remove(cid)
+    page = crm.customers.removed(limit=1)
+    [newest], [oldest] = page, crm.customers.removed(limit=1, after=page.next)
+    assert (newest.record.name, newest.merged_into) == ("Cid", None)
+    assert (oldest.record.name, oldest.merged_into) == ("Bob", ada.id)
+    assert "Cid" not in repr(page.records)
+    assert crm.customers.restore(newest.record).name == "Cid"
+    with pytest.raises(Invalid):
+        crm.customers.removed(limit=0)
+
+
+def test_writing_to_what_is_gone_says_where_it_went(crm: CRM) -> None:
+    ada, bob, cid = (crm.customers.add(name=name) for name in ("Ada", "Bob", "Cid"))
+    crm.customers.merge(ada, [bob])
+    crm.customers.remove(cid)
+    for gone, told in ((bob, f"was merged into {ada.id}"), (cid, "was removed")):
+        for write in (
+            lambda gone=gone: crm.customers.update(gone.id, city="Rome"),
+            lambda gone=gone: crm.customers.remove(gone),
+        ):
+            with pytest.raises(NotFound, match=told):
+                write()

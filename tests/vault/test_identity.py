@@ -69,6 +69,10 @@ def test_a_missing_identity_is_locked(config: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("CRMKIT_IDENTITY", str(tmp_path / "nowhere"))
     with pytest.raises(Locked, match="nowhere is missing"):
         ensure_identity()  # what the user named is not made up
+    monkeypatch.setenv("CRMKIT_IDENTITY", "AGE-SECRET-KEY-CANARY")
+    with pytest.raises(Locked, match="neither an age secret key nor a file") as refused:
+        load_identity()
+    assert "CANARY" not in str(refused.value)
     assert not (config / "identity.txt").exists()
 
 
