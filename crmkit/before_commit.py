@@ -63,6 +63,8 @@ class BeforeCommit:
         for plugin, call in self._registry.chain(HOOK, crm=self._crm):
             for change in self._answers(plugin, call, tuple(shown.values())):
                 key = change.type, change.id
+                if shown.get(key) is change:  # returned as it was shown
+                    continue
                 shown[key], said[key] = change, (plugin, change)
         for key, (plugin, change) in said.items():
             adjusted = self._adjusted(plugin, drafted.get(key), change)

@@ -17,7 +17,7 @@ from crmkit.query import And, AnyRow, Compare, Condition, Exists, Has, In, Not, 
 from crmkit.records import Record
 from crmkit.schema import info, invalid
 from crmkit.store.evaluate import NUMBER
-from crmkit.values import Money
+from crmkit.values import Money, is_number
 
 RAW = ("startswith", "contains")  # these compare text as it is typed
 NOT_TEXT = ("integer", "number", "decimal", "boolean", "money")
@@ -167,7 +167,7 @@ class Binder:
     def _value(self, place: Place, value: Any) -> Any:
         if value is None:
             raise Invalid({place.name: "can be compared with None by == and != only"})
-        if place.kind in ("date", "instant") and _is_number(value):
+        if place.kind in ("date", "instant") and is_number(value):
             raise Invalid({place.name: "is a number; write a date as 2026-11-22, a time as 2026-11-22T09:30:00Z"})
         try:
             checked = place.adapter.validate_python(value, context=self._context)
@@ -220,11 +220,6 @@ def _asks_for_none(part: Condition) -> bool:
 def _amount(path: str, operator: Any, money: Money) -> Condition:
     """Return the condition on an amount: one of another currency is not comparable."""
     return And((Compare(f"{path}.minor", operator, money.minor), Compare(f"{path}.currency", "==", money.currency)))
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether pydantic would take a value for seconds since 1970."""
-    return isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
 
 
 def _top_level(where: Condition) -> Iterator[Condition]:

@@ -388,8 +388,7 @@ class Collection(Generic[R]):
 
     def _not_found(self, id: object, which: str = "") -> NotFound:
         """Return the error for an id that is not there; it repeats no name or mail that was given for one."""
+        nothing = f"no {which}{self._info.type} has the id"
         if isinstance(id, str) and ID_FORM.fullmatch(id):
-            return NotFound(f"no {which}{self._info.type} has the id {id}")
-        return NotFound(
-            f"no {which}{self._info.type} has the id that was given; find() and search() look for other things"
-        )
+            return NotFound(f"{nothing} {id}")
+        return NotFound(f"{nothing} that was given; find() and search() look for other things")

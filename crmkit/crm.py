@@ -114,7 +114,7 @@ class CRM(Handle):
                 plugin=asking_plugin(),
             )
             masked = self._codec.secret(collection.info.plural, doc, field)
-            return Secret(str(masked), self._codec.opened(collection.info.plural, doc, field), masked.place)
+            return masked.opened(self._codec.opened(collection.info.plural, doc, field))
 
     # ------------------------------------------------------------------ questions to plugins
 

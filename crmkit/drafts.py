@@ -16,7 +16,7 @@ from crmkit.links import redirected
 from crmkit.records import Record, has_bad_text, now
 from crmkit.schema import KEPT_BY_CRMKIT, adapter, info, invalid
 from crmkit.store.base import NEW, Doc, Move, Put, Write
-from crmkit.values import instant_text
+from crmkit.values import instant_text, is_number
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,8 @@ class Drafter:
             if spec is None:
                 problems[name] = self._not_a_field(name)
             elif isinstance(value, Secret) and value.place is not None:
-                continue  # the record's own unopened secret means: leave it as it is
+                if not self._is_stored(doc, name, value):
+                    problems[name] = "is no longer the secret that is stored; give the value, or undo its change"
             elif self._says_nothing(name, value):
                 if spec.required:
                     problems[name] = "is required"
@@ -235,6 +236,13 @@ class Drafter:
         if problems:
             raise Invalid(problems, self.info.type)
         return values
+
+    def _is_stored(self, doc: Mapping[str, Any], name: str, secret: Secret[Any]) -> bool:
+        """Return whether a record's own secret, revealed or not, is the one that is stored: it is left as it is."""
+        if name not in doc:
+            return False
+        stored = self._codec.secret(self.info.plural, doc, name)
+        return secret == stored or secret == stored.opened(self._codec.opened(self.info.plural, doc, name))
 
     def _check_value(
         self, name: str, value: Any, context: dict[str, Any], values: dict[str, Any], problems: dict[str, str]
@@ -280,7 +288,7 @@ class Drafter:
                 problems[name] = "is the secret of another record or field; reveal it and give the value"
             elif has_bad_text(value):
                 problems[name] = "holds a character that not every store can keep (U+0000, or half of a surrogate pair)"
-            elif spec is not None and spec.kind in ("date", "instant") and _is_number(value):
+            elif spec is not None and spec.kind in ("date", "instant") and is_number(value):
                 problems[name] = "is a number; write a date as 2026-11-22"
             elif name in ("rev", "updated_at"):
                 problems[name] = self._not_a_field(name)
@@ -290,8 +298,3 @@ class Drafter:
         if name in KEPT_BY_CRMKIT:
             return "is kept by crmkit and cannot be set"
         return f"is not a field of {self.info.type}{self.info.nearest(name)}"
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether a value would be taken for seconds since 1970."""
-    return isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())

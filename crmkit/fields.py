@@ -125,6 +125,10 @@ class Secret(Generic[T]):
         """The record type, record id and field that a stored secret belongs to."""
         return self._place
 
+    def opened(self, value: T) -> Secret[T]:
+        """Return it with its plain value, as `crm.reveal` does."""
+        return Secret(self._mask, value, self._place)
+
     def __repr__(self) -> str:
         return self._mask
 

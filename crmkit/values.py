@@ -177,6 +177,11 @@ def _instant(value: datetime) -> datetime:
         raise ValueError("is too far away") from None
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number or reads as one, which pydantic would take for seconds since 1970."""
+    return isinstance(value, int | float) or (isinstance(value, str) and value.strip().lstrip("+-").isdecimal())
+
+
 def instant_text(value: datetime) -> str:
     """Return an aware time as it is stored: UTC with microseconds, so that text order is time order."""
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -45,10 +45,12 @@ _PARTS_WORDS = re.compile(r"[,;]|^\W|\s$")
 README = """This folder holds everything that was stored in a CRM, as of one moment.
 
 records/<type>.jsonl   every record as one line of JSON, exactly as it is; removed ones have "removed": true
+                       Names that end in .parts, .unsure or .sealed hold what was saved of a damaged workspace: records
+                       of which only some fields are left, that stood in a damaged line, and whose keys are lost.
 records/<type>.csv     the same as a table (UTF-8, one row a record). Amounts are "12.30 EUR", words of a list "a; b",
                        nested rows JSON. A text that a spreadsheet would take for a formula has an apostrophe in front.
 history.jsonl          every commit, newest first: who, when, why, and what the changed fields were before
-audit.jsonl            the audit log, as it is
+audit.jsonl            the audit log, with its reasons in the clear; the seals of its lines are those of the original
 files, notebooks, plugins, crmkit.toml     copies
 export.json            what was written, and how many of each
 
@@ -65,14 +67,16 @@ class Exported:
         path: The folder or file.
         seq: The newest commit in it.
         records: How many records of each collection, removed ones included.
-        commits: How many commits of the history.
-        files: How many other files.
+        removed: How many of those are removed ones.
+        commits: How many commits of the history; those that changed nothing, such as a closing, are left out.
+        files: How many files beside ``crmkit.toml``: files, notebooks and plugins.
         revealed: Whether sensitive fields are open.
     """
 
     path: Path
     seq: int
     records: Mapping[str, int] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
     commits: int = 0
     files: int = 0
     revealed: bool = False
@@ -125,21 +129,24 @@ class Exporter:
         folder = folder.expanduser().resolve()
         with new_folder(folder, PRIVATE_FOLDER) as unfinished:
             tables, commits, seq = self._as_of_now(reveal)
-            (unfinished / "records").mkdir(PRIVATE_FOLDER)
+            records = unfinished / "records"
+            records.mkdir(PRIVATE_FOLDER)
             told = _told(progress, sum(table.count for table in tables) + seq)
             for table in tables:
-                path = unfinished / "records" / table.name
                 with (
-                    _new_file(path.with_suffix(".jsonl")) as lines,
-                    _new_file(path.with_suffix(".csv"), "-sig") as rows,
+                    _new_file(records / f"{table.name}.jsonl") as lines,
+                    _new_file(records / f"{table.name}.csv", "-sig") as rows,
                 ):
                     self._write(table, _Lines(lines), _Rows(rows, table.known), told, reveal)
             with _new_file(unfinished / "history.jsonl") as lines:
                 written = self._write_history(commits, _Lines(lines), told, reveal)
-            copied = _copy_files(self._workspace, self._vault, unfinished)
+            with _new_file(unfinished / "audit.jsonl") as lines:
+                self._write_audit_log(lines)
+            copied = _copy_files(self._workspace, unfinished)
             _write_text(unfinished / "README.txt", README)
-            records = {table.name: table.count for table in tables}
-            made = Exported(folder, seq, records, written, copied, reveal is not None)
+            counts = {table.name: table.count for table in tables}
+            removed = {table.name: table.removed for table in tables if table.removed}
+            made = Exported(folder, seq, counts, removed, written, copied, reveal is not None)
             about = {**asdict(made), "path": folder.name}
             _write_text(unfinished / "export.json", json.dumps(about, indent=1))
             _check(unfinished, made)
@@ -169,7 +176,7 @@ class Exporter:
                 self._write(table, kind, None, _told(progress, table.count), reveal)
             temporary.replace(path)
         except OSError as error:
-            raise failed(error, path) from error
+            raise failed(error, path, temporary) from error
         finally:
             temporary.unlink(missing_ok=True)
         return Exported(path, seq, {plural: table.count}, revealed=reveal is not None)
@@ -195,7 +202,8 @@ class Exporter:
     def _table(self, name: str, *, with_removed: bool) -> _Table:
         places = (name, name + REMOVED) if with_removed else (name,)
         parts = tuple((place, self._store.scan(place)) for place in places)
-        return _Table(name, self._types.get(name), parts, sum(self._store.count(place) for place in places))
+        counts = [self._store.count(place) for place in places]
+        return _Table(name, self._types.get(name), parts, sum(counts), sum(counts[1:]))
 
     def _audit(self, table: _Table, reveal: str | None) -> None:
         """Note that the records of a type were exported; which ones follows from the time."""
@@ -241,6 +249,16 @@ class Exporter:
 
     # ------------------------------------------------------------------ history
 
+    def _write_audit_log(self, file: IO[str]) -> None:
+        """Write who did what to sealed fields, with the reasons in the clear."""
+        lines = _Lines(file)
+        for entry in self._vault.audit.entries():
+            if entry["reason"]:
+                with contextlib.suppress(Damaged):  # its key is gone: it stays sealed
+                    place = entry["record"], entry["subject"]
+                    entry["reason"] = self._vault.open("audit", "reason", *place, entry["reason"])
+            lines.write(entry)
+
     def _write_history(
         self, commits: Iterator[Logged], lines: _Lines, told: Callable[[], None], reveal: str | None
     ) -> int:
@@ -261,12 +279,11 @@ class Exporter:
         told: Doc = {"action": step.action, "collection": step.collection, "id": step.id, "fields": names}
         if step.to not in ("", step.collection):
             told["to"] = step.to
-        if step.before is not None:
-            told["before"] = self._before(step, subjects, reveal)
+        told["before"] = self._before(step, subjects, reveal)
         return told
 
     def _before(self, step: Step, subjects: dict[str, Any], reveal: str | None) -> Doc:
-        known, before = self._types.get(step.collection.removesuffix(REMOVED)), dict(step.before or {})
+        known, before = self._types.get(step.collection.removesuffix(REMOVED)), dict(step.before)
         doc: Doc = {"id": step.id, **before}
         if known and known.subject:
             if known.subject in step.changed:
@@ -289,6 +306,7 @@ class _Table:
     known: RecordInfo | None
     parts: tuple[tuple[str, Iterator[Mapping[str, Any]]], ...]
     count: int
+    removed: int
 
 
 # --------------------------------------------------------------------------- forms
@@ -313,13 +331,13 @@ class _Rows:
         self._known = known
         self._columns = [*KEPT_BY_CRMKIT, *(known.fields if known else ())]
         self._writer = csv.writer(file)
-        self._writer.writerow([*self._columns, "removed", OTHER])
+        self._writer.writerow(["removed", *self._columns, OTHER])
 
     def write(self, row: Mapping[str, Any], *, removed: bool = False) -> None:
         """Write one row."""
         other = {name: value for name, value in row.items() if name not in self._columns}
         cells = [self._cell(name, row.get(name)) for name in self._columns]
-        self._writer.writerow([*cells, "true" if removed else "", _text(other) if other else ""])
+        self._writer.writerow(["true" if removed else "", *cells, _text(other) if other else ""])
 
     def _cell(self, name: str, value: Any) -> str:
         spec = self._known.fields.get(name) if self._known else None
@@ -372,8 +390,12 @@ def _write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
-def _copy_files(workspace: Workspace, vault: Vault, folder: Path) -> int:
-    """Copy what is in open formats anyway; links are left out, as they are in a backup."""
+def _copy_files(workspace: Workspace, folder: Path) -> int:
+    """Copy what is in open formats anyway; links are left out, as they are in a backup.
+
+    Returns:
+        How many files there are beside the settings.
+    """
     paths, _ = workspace.plain_files()
     for path in paths:
         name = path.relative_to(workspace.folder)
@@ -382,10 +404,7 @@ def _copy_files(workspace: Workspace, vault: Vault, folder: Path) -> int:
         target = folder / name
         shutil.copyfile(path, target)
         target.chmod(PRIVATE_FILE)
-    log = next(path for path in vault.files if path.suffix == ".jsonl")
-    shutil.copyfile(log, folder / log.name)
-    (folder / log.name).chmod(PRIVATE_FILE)
-    return len(paths)
+    return len(paths) - 1
 
 
 def _check(folder: Path, made: Exported) -> None:

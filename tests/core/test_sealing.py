@@ -225,6 +225,22 @@ def test_a_plugin_that_reveals_is_named_in_the_audit_log(crm: CRM) -> None:
     assert entry["plugin"] == "curious"
 
 
+def test_a_secret_that_was_replaced_is_not_taken_for_the_one_that_is_stored(crm: CRM) -> None:
+    first = crm.customers.add(name="Ada", iban="GB33BUKB20201555555555")
+    shown = crm.reveal(first, "iban", reason="test")
+    newer = crm.customers.update(first, iban="DE75512108001245126199")
+    earlier = crm.history(first).records[0].before["iban"]
+    for secret in (first.iban, shown, earlier):
+        with pytest.raises(Invalid, match="no longer the secret that is stored") as error:
+            crm.customers.update(newer, iban=secret, city="Paris")
+        assert "BUKB" not in str(error.value)
+    for secret in (newer.iban, crm.reveal(newer, "iban", reason="test")):
+        assert crm.customers.update(newer, iban=secret) == newer
+    emptied = crm.customers.update(newer, iban=None)
+    with pytest.raises(Invalid, match="no longer"):
+        crm.customers.update(emptied, iban=newer.iban)
+
+
 def test_a_secret_goes_back_to_its_own_record_only(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada", iban=CANARIES["iban"], card=CANARIES["card"])
     bob = crm.customers.add(name="Bob")

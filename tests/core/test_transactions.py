@@ -206,6 +206,21 @@ def test_a_plugin_adjusts_what_is_saved(crm: CRM) -> None:
     assert guard.seen[-1][0].action == "remove"
 
 
+def test_a_plugin_may_return_what_it_was_shown(crm: CRM) -> None:
+    class Content:
+        @hookimpl
+        def crm_before_commit(self, changes: tuple[Change, ...]) -> Iterable[Change]:
+            return changes
+
+    crm.register(Content())
+    ada = crm.customers.add(name="Ada", iban=IBAN)
+    crm.customers.update(ada, city="London")
+    crm.customers.remove(ada.id)
+    crm.customers.restore(ada.id)
+    crm.undo(crm.batches(1)[0])
+    assert [entry.action for entry in crm.history(ada)] == ["undo", "restore", "remove", "update", "add"]
+
+
 def test_plugins_are_asked_once_for_a_batch(crm: CRM) -> None:
     guard = Guard()
     crm.register(guard)
