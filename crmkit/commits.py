@@ -31,10 +31,12 @@ class Commit:
     Attributes:
         id: Names the cause: one edit, one transaction, one import.
         count: How many records it wrote.
+        left_out: The (type, id) of what an undo left out, where that was asked for.
     """
 
     id: str
     count: int
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass

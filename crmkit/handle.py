@@ -65,7 +65,7 @@ class Handle:
             self, self._store, self._codec, self._registry, lambda: self.actor, self._sealed_reason
         )
         self._history = History(self._store, self._codec, self._type_of, self._opened_reason)
-        self._undo = Undo(self._store, self._codec, self._committer)
+        self._undo = Undo(self._store, self._codec, self._committer, self._history.reason)
         self._merger = Merger(self._store, self._codec, self._committer)
         self._watches: WeakSet[Watch] = WeakSet()
         self._collections: dict[str, Collection[Any]] = {}

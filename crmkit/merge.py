@@ -13,12 +13,14 @@ from crmkit.fields import Secret
 from crmkit.links import redirected, referring
 from crmkit.query import ALL, Find, In
 from crmkit.records import Record
-from crmkit.schema import FieldSpec, info
+from crmkit.schema import FieldSpec, RecordInfo, info
 
 if TYPE_CHECKING:
     from crmkit.store.base import Store
 
 MERGED = "_merged_into"  # in the document of a removed record: the id of the one that it became part of
+CONTACTS = "contacts"  # the field that takes what a type has further mails and phones for
+LABEL = "from the merged record"
 Doc = Mapping[str, Any]
 
 
@@ -46,7 +48,8 @@ class Merger:
         if not lost or any(doc["id"] == kept["id"] for doc in lost):
             raise Invalid({"losers": "must be one or more other records than the winner"}, drafter.info.type)
         to = {doc["id"]: kept["id"] for doc in lost}
-        drafts = [self._winner(drafter, kept, lost, to), *(self._loser(drafter, doc, to) for doc in lost)]
+        full = _with_contacts(drafter.info, kept, lost)
+        drafts = [self._winner(drafter, kept, full, to), *(self._loser(drafter, doc, to) for doc in lost)]
         drafts += self._others(drafter, to)
 
         def check() -> Conflict | None:
@@ -55,7 +58,8 @@ class Merger:
             late = ((other, doc["id"]) for other, _, doc in self._referring(drafter, to) if doc["id"] not in drafted)
             return next((Conflict(other, id) for other, id in late), None)
 
-        return self._committer.write_alone(drafts, "merge", reason, check)
+        meta = {"into": kept["id"], "merged": " ".join(to)}  # for the history
+        return self._committer.write_alone(drafts, "merge", reason, check, **meta)
 
     # ------------------------------------------------------------------ parts
 
@@ -134,6 +138,23 @@ class Merger:
         known = [each.info for each in self._committer.drafters.values()]
         for other, collection, doc in referring(self._store, known, drafter.info.type, tuple(to)):
             yield other.type, collection, doc
+
+
+def _with_contacts(known: RecordInfo, kept: Doc, lost: Sequence[Doc]) -> list[Doc]:
+    """Return the losers with their mail and phone among the further ones too, where the winner has others."""
+    spec = known.fields.get(CONTACTS)
+    kinds = {kind for part in spec.parts if part.name == "kind" for kind in part.choices} if spec else set()
+    ways = [name for name in ("email", "phone") if name in kinds and name in known.fields]
+    held = {_united([doc.get(name) for doc in (kept, *lost)]) for name in ways}
+    held |= {row["value"] for doc in (kept, *lost) for row in doc.get(CONTACTS) or ()}
+    full = []
+    for doc in lost:
+        more = [
+            {"kind": name, "value": doc[name], "label": LABEL} for name in ways if doc.get(name, "") not in held | {""}
+        ]
+        held |= {row["value"] for row in more}
+        full.append({**doc, CONTACTS: [*(doc.get(CONTACTS) or ()), *more]} if more else doc)
+    return full
 
 
 def _redirected(spec: FieldSpec, value: Any, to: Mapping[str, str], own: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json, say_ta
 
 if TYPE_CHECKING:
     from crmkit import CRM, HistoryEntry
+
+NAMED = 10  # so many records are named in a line
 
 
 def add_to(app: typer.Typer) -> None:
@@ -74,7 +77,7 @@ def undo(
         except NotFound:
             raise NotFound("nothing was done under the id that was given; crmkit batches lists what was") from None
         records = "1 record" if commit.count == 1 else f"{commit.count:,} records"
-        say(f"Took back {records}; crmkit undo {commit.id} brings this back.")
+        say(f"Took back {records}{_left_out(commit.left_out)}; crmkit undo {commit.id} brings this back.")
 
 
 def _record_id(crm: CRM, given: str) -> str:
@@ -94,15 +97,26 @@ def _record_id(crm: CRM, given: str) -> str:
     return found[0]
 
 
+def _left_out(records: Sequence[tuple[str, str]]) -> str:
+    """Return which records an undo left out, for a person."""
+    named = ", ".join(f"{type} {id}" for type, id in records[:NAMED])
+    more = f" and {len(records) - NAMED:,} more" if len(records) > NAMED else ""
+    return f"; left out {len(records):,}: {named}{more}" if records else ""
+
+
 def _time(crm: CRM, at: datetime) -> str:
     return at.astimezone(crm.zone).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _changed(entry: HistoryEntry) -> str:
     """Return the fields that changed with their values; an entry of a new record names the fields only."""
+    if entry.merged_into:
+        return f"merged into {entry.merged_into}"
     if not entry.before and entry.action == "add":
         return ", ".join(entry.fields)
-    return ", ".join(f"{name}: {_word(entry.before, name)} → {_word(entry.after, name)}" for name in entry.fields)
+    others = [f"merged with {' '.join(entry.merged_from)}"] if entry.merged_from else []
+    values = (f"{name}: {_word(entry.before, name)} → {_word(entry.after, name)}" for name in entry.fields)
+    return ", ".join([*others, *values])
 
 
 def _word(values: Any, name: str) -> str:

@@ -44,6 +44,8 @@ class HistoryEntry:
         fields: The names of the fields that changed.
         before: Their values before, as the record shows them: sensitive ones masked. What was empty is left out.
         after: Their values afterwards.
+        merged_into: Of a merge that took this record away, the id of the one that stayed; else None.
+        merged_from: Of a merge in which this record stayed, the ids of the others; else empty.
     """
 
     commit: int
@@ -55,6 +57,8 @@ class HistoryEntry:
     fields: tuple[str, ...]
     before: Mapping[str, Any] = field(repr=False)
     after: Mapping[str, Any] = field(repr=False)
+    merged_into: str | None = None
+    merged_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,7 @@ class History:
         names = tuple(name for name in changed if name not in NOT_TOLD and not name.startswith("_"))
         if doc and was:
             names = tuple(name for name in names if self.differ(was, (step.to, doc), name))
+        into, merged = meta.get("into"), tuple(meta.get("merged", "").split())
         return HistoryEntry(
             commit=logged.seq,
             at=instant(meta),
@@ -198,6 +203,8 @@ class History:
             fields=names,
             before=self.shown(was[0], was[1], names) if was else {},
             after=self.shown(step.to, doc, names) if doc else {},
+            merged_into=into if step.id in merged else None,
+            merged_from=merged if step.id == into else (),
         )
 
     def _shown(self, collection: str, doc: Mapping[str, Any], name: str) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from crmkit.codec import REMOVED, RecordCodec
@@ -25,11 +25,13 @@ class Done:
         cause: Its id.
         steps: The steps by record, newest first.
         since: The number of the commit before the first one.
+        reason: Why, or empty.
     """
 
     cause: str
     steps: Mapping[Key, list[Step]]
     since: int
+    reason: str
 
 
 class Undo:
@@ -39,12 +41,16 @@ class Undo:
         store: Where records and their log are.
         codec: Opens before-images.
         committer: Writes the result.
+        reason: Returns why a commit was made, from what is kept beside it.
     """
 
-    def __init__(self, store: Store, codec: RecordCodec, committer: Committer) -> None:
+    def __init__(
+        self, store: Store, codec: RecordCodec, committer: Committer, reason: Callable[[Mapping[str, Any]], str]
+    ) -> None:
         self._store = store
         self._codec = codec
         self._committer = committer
+        self._reason = reason
 
     def undo(self, what: Commit | Batch | HistoryEntry | str, *, skip_changed: bool) -> Commit:
         """Take back what was done under one cause; see `CRM.undo`."""
@@ -57,34 +63,42 @@ class Undo:
         if changed and not skip_changed:
             if not drafts and self._is_undone(done.cause):
                 raise Refused("it is undone already; undo that undo to bring it back")
-            types = {drafter.info.plural: name for name, drafter in self._committer.drafters.items()}
-            raise ChangedSince([(types[plural], id) for plural, id in changed], f"{_counted(changed)} changed since")
+            raise ChangedSince(self._named(changed), f"{_counted(changed)} changed since")
         seq = self._store.seq()
         since = self._changed(done.since)
+        left_out = list(changed)
         while skip_changed and (needed := {key for key, _ in self._missed(drafts, since)}):
             drafts = {key: draft for key, draft in drafts.items() if key not in needed}
+            left_out += sorted(needed)
         if not drafts:
             raise Refused("nothing is left to undo: all of it was changed since, or is referred to")
 
         def check() -> ChangedSince | None:
             return self._obstacle(drafts, since | self._changed(seq))
 
-        return self._committer.write_alone(list(drafts.values()), "undo", None, check, undoes=done.cause)
+        reason = f"undo of: {done.reason}" if done.reason else None
+        made = self._committer.write_alone(list(drafts.values()), "undo", reason, check, undoes=done.cause)
+        return replace(made, left_out=self._named(left_out))
 
     # ------------------------------------------------------------------ parts
+
+    def _named(self, records: Iterable[Key]) -> tuple[tuple[str, str], ...]:
+        """Return the types and ids of records."""
+        types = {drafter.info.plural: name for name, drafter in self._committer.drafters.items()}
+        return tuple((types[plural], id) for plural, id in records)
 
     def _done(self, cause: str) -> Done:
         """Read what was done under a cause."""
         steps: dict[Key, list[Step]] = {}
-        since = 0
+        since, reason = 0, ""
         for logged in self._store.commits(under=cause, newest_first=True):
             if logged.meta.get("cause") == cause:
-                since = logged.seq - 1
+                since, reason = logged.seq - 1, self._reason(logged.meta)
                 for step in reversed(logged.steps):
                     steps.setdefault(key(step), []).append(step)
         if not steps:
             raise NotFound("nothing was done under the id that was given; crm.batches() lists what can be undone")
-        return Done(cause, steps, since)
+        return Done(cause, steps, since, reason)
 
     def _is_undone(self, cause: str) -> bool:
         """Return whether what was done under a cause was undone, and that undo was not."""

@@ -83,3 +83,18 @@ def test_times_have_one_form(run: Any, workspace: Path, ada: str) -> None:
     [batch, _] = json.loads(run("batches", "-w", workspace, "--json").out)
     for at in (found["created_at"], entry["at"], batch["at"]):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", at)
+
+
+def test_merging_and_leaving_out_are_told(run: Any, workspace: Path, ada: str) -> None:
+    with crmkit.open(workspace) as crm:
+        made = crm.customers.add_many([{"name": "Bob"}, {"name": "Cid"}])
+        [bob] = (each.id for each in crm.customers if each.name == "Bob")
+        crm.customers.update(bob, city="Rome")
+    assert (
+        f"Took back 1 record; left out 1: customer {bob}; "
+        in run("undo", made.id, "-w", workspace, "--skip-changed").out
+    )
+    with crmkit.open(workspace) as crm:
+        crm.customers.merge(ada, [bob])
+    assert f"merged with {bob}" in run("history", ada, "-w", workspace).out
+    assert f"merged into {ada}" in run("history", bob, "-w", workspace).out

@@ -334,3 +334,17 @@ def test_a_large_import_is_undone_in_one_commit_in_less_time_than_it_took(
     record_property("rows_undone", rows)
     record_property("undo_cpu_seconds", round(undone - imported, 2))
     assert undone - imported < imported - start
+
+
+def test_an_undo_says_why_and_what_it_left_out(crm: CRM) -> None:
+    made = crm.customers.add_many([{"name": name} for name in ("Ada", "Bob", "Cid")], reason="the fair")
+    ada, bob, cid = crm.customers
+    crm.customers.update(ada, city="Rome")
+    crm.customers.add(name="Dora", organisation=bob)
+    undone = crm.undo(made, skip_changed=True)
+    assert undone.left_out == (("customer", ada.id), ("customer", bob.id))
+    assert (undone.count, cid.id in crm.customers) == (1, False)
+    assert crm.batches()[0].reason == "undo of: the fair"
+    assert crm.undo(undone).left_out == ()
+    crm.undo(crm.customers.add_many([{"name": "Eve"}]))
+    assert crm.batches()[0].reason == ""
