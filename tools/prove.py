@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "proofs.json"
-PACKAGES = ("cryptography", "hypothesis", "pluggy", "pydantic", "pyrage", "pytest", "tinydb")
+PACKAGES = ("cryptography", "hypothesis", "orjson", "pluggy", "pydantic", "pyrage", "pytest", "tinydb")
 
 
 class Recorder:
@@ -39,22 +39,24 @@ class Recorder:
             test["outcome"] = report.outcome
 
 
-def main() -> int:
-    """Run the proofs and write the results; return pytest's exit code."""
+def main(paths: list[str]) -> int:
+    """Run the proofs, all of them or those of some folders, and write the results; return pytest's exit code."""
     scale = os.environ.setdefault("CRMKIT_TEST_SCALE", "20")
     seed = os.environ.setdefault("CRMKIT_TEST_SEED", str(random.SystemRandom().randrange(2**31)))
     recorder = Recorder()
-    code = int(pytest.main(["-m", "proof", "-q", f"--hypothesis-seed={seed}", str(ROOT / "tests")], [recorder]))
-    outcomes = [test["outcome"] for test in recorder.tests.values()]
+    where = [str(ROOT / path) for path in paths or ["tests"]]
+    code = int(pytest.main(["-m", "proof", "-q", f"--hypothesis-seed={seed}", *where], [recorder]))
+    run = {"run_at": datetime.now(UTC).isoformat(timespec="seconds"), "scale": float(scale), "seed": int(seed)}
+    tests = {name: test | run for name, test in recorder.tests.items()}
+    if paths:  # what was not run now keeps its result, with the scale, seed and time of its own run
+        tests = json.loads(TARGET.read_text("utf-8"))["tests"] | tests
+    outcomes = [test["outcome"] for test in tests.values()]
     results = {
-        "run_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "scale": float(scale),
-        "seed": int(seed),
         "counts": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
         "versions": {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
         | {name: version(name) for name in PACKAGES},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} processors",
-        "tests": dict(sorted(recorder.tests.items())),
+        "tests": dict(sorted(tests.items())),
     }
     TARGET.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     print(f"wrote {TARGET.relative_to(ROOT)}: {results['counts']}")
@@ -62,4 +64,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
