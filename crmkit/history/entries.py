@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from crmkit.codec import REMOVED, SEALED, RecordCodec
 from crmkit.errors import Damaged, Invalid, NotFound
 from crmkit.fields import MASK, Secret
+from crmkit.history.versions import Key, Version, about, backwards, current, key
 from crmkit.query import Page, check_limit
 from crmkit.records import Record
 from crmkit.schema import adapter, info
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from crmkit.store.base import Doc, Logged, Step, Store
 
 NOT_TOLD = ("id", "rev", "created_at", "updated_at")  # what every write changes, or none
-
-Key = tuple[str, str]
-"""The plural of a record type, and an id."""
-
-Version = tuple["Logged", "Step", "Doc | None", "tuple[str, Doc] | None"]
-"""A step, its commit, the document that it left, and where and how it was before."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +134,10 @@ class History:
         """Return what was done together, newest first."""
         check_limit(limit)
         found: dict[str, _Gathered] = {}
-        undone = Undone()
+        undone: set[str] = set()
         for logged in self._store.commits(newest_first=True):
-            undone.note(logged)
+            if "undoes" in logged.meta and logged.meta["cause"] not in undone:  # an undo that was undone does not count
+                undone.add(logged.meta["undoes"])
             steps = [step for step in logged.steps if not step.collection.startswith(".")]
             cause = str(logged.meta.get("cause", ""))
             if not steps or not cause:
@@ -150,7 +146,7 @@ class History:
                 found.setdefault(cause, _Gathered(logged)).records.update(map(key, steps))
             elif all(_made_before(logged, each) for each in found):
                 break
-        return [self._batch(cause, each, undone) for cause, each in found.items()]
+        return [self._batch(cause, each, cause in undone) for cause, each in found.items()]
 
     def reason(self, meta: Mapping[str, Any]) -> str:
         """Return why a commit was made, opened for display; empty where nobody said."""
@@ -181,7 +177,7 @@ class History:
     def _versions(self, id: str, type: str | None) -> Iterator[Version]:
         """Yield every version of a record, newest first."""
         with self._store.reading():  # log and document must be of one and the same time
-            steps = _about(id, type, self._store.commits(about=id, newest_first=True))
+            steps = about(id, type, self._store.commits(about=id, newest_first=True))
             newest = next(steps, None)
             doc = current(self._store, newest[1]) if newest else None
         if newest:
@@ -218,7 +214,7 @@ class History:
         except (Damaged, ValidationError):  # its key is gone, or the type has changed since
             return Secret(MASK * 6)
 
-    def _batch(self, cause: str, gathered: _Gathered, undone: Undone) -> Batch:
+    def _batch(self, cause: str, gathered: _Gathered, undone: bool) -> Batch:
         meta = gathered.newest.meta
         return Batch(
             id=cause,
@@ -228,7 +224,7 @@ class History:
             kind=str(meta.get("kind", "edit")),
             count=len(gathered.records),
             types=dict(Counter(self._type_name(collection) for collection, _ in gathered.records)),
-            undone=cause in undone,
+            undone=undone,
         )
 
     def _type_name(self, collection: str) -> str:
@@ -242,61 +238,6 @@ class _Gathered:
 
     newest: Logged
     records: set[Key] = field(default_factory=set)
-
-
-class Undone:
-    """Which causes were undone, learned from commits that are noted newest first."""
-
-    def __init__(self) -> None:
-        self._causes: set[str] = set()
-
-    def note(self, logged: Logged) -> None:
-        """Take in a commit; an undo that was itself undone does not count."""
-        if "undoes" in logged.meta and logged.meta["cause"] not in self._causes:
-            self._causes.add(logged.meta["undoes"])
-
-    def __contains__(self, cause: str) -> bool:
-        return cause in self._causes
-
-
-def key(step: Step) -> Key:
-    """Return which record a step is about, wherever it lies."""
-    return step.collection.removesuffix(REMOVED), step.id
-
-
-def current(store: Store, step: Step) -> Doc | None:
-    """Return the document that the newest step about it left, or None where it was deleted for good."""
-    doc = store.get(step.to, step.id) if step.to else None
-    return None if doc is None else dict(doc)
-
-
-def backwards(codec: RecordCodec, doc: Doc | None, steps: Iterable[tuple[Logged, Step]]) -> Iterator[Version]:
-    """Yield the versions of a record.
-
-    Args:
-        codec: Opens personal fields.
-        doc: The document that the newest step left, in memory form.
-        steps: Every step about it, newest first, with its commit.
-    """
-    for logged, step in steps:
-        was = unwound(codec, step, doc)
-        yield logged, step, doc, was
-        doc = was[1] if was else None
-
-
-def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] | None:
-    """Return where a document was before a step, and how; None where there was none.
-
-    Args:
-        codec: Opens personal fields.
-        step: What was done.
-        doc: The document that it left, in memory form.
-    """
-    if step.action == "add":
-        return None
-    kept = {name: value for name, value in (doc or {}).items() if name not in step.changed}
-    was = {**kept, **step.before}
-    return step.collection, {**kept, **codec.open(step.collection, dict(step.before), was)}
 
 
 def instant(meta: Mapping[str, Any]) -> datetime:
@@ -313,15 +254,6 @@ def _made_before(logged: Logged, cause: str) -> bool:
     except ValueError:  # not one of ours
         return False
     return "at" in logged.meta and instant(logged.meta) < started
-
-
-def _about(id: str, type: str | None, commits: Iterable[Logged]) -> Iterator[tuple[Logged, Step]]:
-    """Yield the steps about one record, newest first; a record of another type may have the same id."""
-    for logged in commits:
-        for step in reversed(logged.steps):
-            type = type or key(step)[0]
-            if key(step) == (type, id):
-                yield logged, step
 
 
 def _action(meta: Mapping[str, Any], step: Step) -> str:

@@ -10,7 +10,8 @@ from crmkit.codec import REMOVED, RecordCodec
 from crmkit.commits import Commit, Committer
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import ChangedSince, Invalid, NotFound, Refused
-from crmkit.history.entries import Batch, HistoryEntry, Key, key, unwound
+from crmkit.history.entries import Batch, HistoryEntry
+from crmkit.history.versions import Key, key, unwound
 from crmkit.links import references, referring
 
 if TYPE_CHECKING:

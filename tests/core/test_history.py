@@ -11,7 +11,7 @@ import pytest
 
 import crmkit
 from crmkit import CRM, Damaged, Invalid, NotFound, Secret
-from crmkit.history import entries as module
+from crmkit.history import versions as module
 from crmkit.store import operations
 from crmkit.store.frames import encode
 
