@@ -150,7 +150,7 @@ class Result:
 
     @property
     def table(self) -> Sequence[Mapping[str, Any]]:
-        """The rows behind the figure."""
+        """The rows behind the figure; money in minor units, such as cents."""
         return self.measurement.table
 
     @property
@@ -170,7 +170,8 @@ class Result:
         return shown(self, self.show and partial(self.show, self))
 
     def __repr__(self) -> str:
-        return f"<Result of {self.analysis.name} as of {self.as_of}: {len(self.table)} rows>"
+        rows = f"{len(self.table):,} row{'' if len(self.table) == 1 else 's'}"
+        return f"<Result of {self.analysis.name} as of {self.as_of}: {rows}>"
 
 
 # --------------------------------------------------------------------------- what hooks pass around

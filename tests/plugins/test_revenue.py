@@ -46,8 +46,12 @@ def test_the_numbers(sold: CRM) -> None:
     assert result.metrics["revenue"] == 15200
     assert result.metrics["months"] == ["2026-01", "2026-02", "2026-03"]
     assert result.metrics["left_out_other_currencies"] == 1
-    assert "152.00 EUR from 6 purchases" in result.explain()
-    assert "other currencies are left out" in result.explain()
+    assert "152.00 EUR from 6 purchases in 3 months" in result.explain()
+    assert result.explain().endswith(" Left out: 1 purchase in other currencies.")
+    assert "5 rows>" in repr(result)
+    one = sold.analyse("revenue", as_of=date(2025, 12, 31), months=1)
+    assert one.explain().startswith("40.00 EUR from 1 purchase in 1 month up to")
+    assert "1 row>" in repr(one)
 
 
 def test_the_figure_adds_up_to_the_numbers_and_names_nobody(sold: CRM) -> None:

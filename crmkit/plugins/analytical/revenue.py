@@ -56,13 +56,16 @@ def measure(crm: CRM, as_of: date, months: int = 24) -> Measurement:
     metrics = {
         "revenue": total.minor,
         "currency": total.currency,
-        "purchases": sum(purchases.values()),
+        "purchases": purchases.total(),
         "left_out_other_currencies": others,
         "months": _months(as_of, months),
     }
-    text = f"{total} from {metrics['purchases']:,} purchases in {months} months up to {as_of}; returns are taken off."
+    text = (
+        f"{total} from {_counted(purchases.total(), 'purchase')} in {_counted(months, 'month')} up to {as_of};"
+        " returns are taken off."
+    )
     if others:
-        text += f" {others:,} purchases in other currencies are left out."
+        text += f" Left out: {_counted(others, 'purchase')} in other currencies."
     return Measurement(table, metrics, text)
 
 
@@ -101,6 +104,10 @@ def _rows(crm: CRM) -> Iterator[tuple[str, str, int, str]]:
 def _countries(crm: CRM) -> dict[str, str]:
     columns = crm.customers.columns("id", "country")
     return {id: country or NO_COUNTRY for id, country in zip(columns["id"], columns["country"], strict=True)}
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def _months(as_of: date, count: int) -> list[str]:
