@@ -278,7 +278,7 @@ class CRM(Handle):
         Raises:
             Invalid: The instant has no time zone, or is in the future.
         """
-        return Past(self._store, self._codec, self._bound, instant)
+        return Past(self._store, self._codec, self._bound, instant, self._by_plural())
 
     def since(self, instant: datetime, type: type[Record] | str | None = None) -> Developments:
         """Return what came of the records since an instant: what entered, left, moved, slipped, grew or shrank.

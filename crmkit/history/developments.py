@@ -56,10 +56,12 @@ class Developments:
     Attributes:
         since: The instant.
         rows: What happened, in the order of the records' ids.
+        types: What is known of the record types that were looked at, by name.
     """
 
     since: datetime
     rows: tuple[Development, ...]
+    types: Mapping[str, RecordInfo]
 
     @property
     def table(self) -> list[dict[str, Any]]:
@@ -73,8 +75,8 @@ class Developments:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        counts = Counter((row.type, row.what) for row in self.rows)
-        told = ", ".join(f"{count:,} {type} {what}" for (type, what), count in sorted(counts.items()))
+        counts = Counter((type, what) for type, what, _ in {(row.type, row.what, row.id) for row in self.rows})
+        told = ", ".join(f"{self.types[type].counted(count)} {what}" for (type, what), count in sorted(counts.items()))
         return f"<Since {self.since.isoformat()}: {told or 'nothing changed'}>"
 
 
@@ -99,15 +101,15 @@ class Comparison:
         with self._store.reading():  # then and now are compared while nothing changes
             touched = self._past.touched(self._known)
             rows = [row for (plural, id), steps in touched for row in self._of_record(self._known[plural], id, steps)]
-        return Developments(self._past.at, tuple(rows))
+        return Developments(self._past.at, tuple(rows), {known.type: known for known in self._known.values()})
 
     def _of_record(self, known: RecordInfo, id: str, steps: list[tuple[Logged, Step]]) -> Iterator[Development]:
         then, now = self._past.document(known.plural, id), self._store.get(known.plural, id)
         if then is None and now is None:
             return
         if then is None or now is None:
-            newest = steps[0][0] if now is None else next(logged for logged, step in steps if step.to == known.plural)
-            yield self._development("entered" if then is None else "left", known, id, "", (None, None), newest)
+            crossed = next(logged for logged, step in steps if _crosses(step, known.plural, inwards=then is None))
+            yield self._development("entered" if then is None else "left", known, id, "", (None, None), crossed)
             return
         for spec in known.fields.values():
             if self._history.differ((known.plural, then), (known.plural, now), spec.name):
@@ -134,6 +136,12 @@ class Comparison:
         meta = logged.meta
         reason = self._history.reason(meta)
         return Development(what, known.type, id, field, *values, instant(meta), str(meta.get("actor", "")), reason)
+
+
+def _crosses(step: Step, plural: str, *, inwards: bool) -> bool:
+    """Return whether a step brought a record into a collection or, if not inwards, took it away."""
+    was_there, is_there = step.action != "add" and step.collection == plural, step.to == plural
+    return is_there == inwards and was_there != inwards
 
 
 def _what(spec: FieldSpec, before: Any, after: Any) -> str:

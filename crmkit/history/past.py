@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from crmkit.binding import Binder
 from crmkit.codec import RecordCodec
-from crmkit.errors import Invalid, NotFound
-from crmkit.history.entries import Key, Version, backwards, current, key
-from crmkit.query import ALL, Condition, check_limit
+from crmkit.errors import Invalid, NotFound, Refused
+from crmkit.history.versions import Key, Version, backwards, current, key
+from crmkit.query import ALL, Condition, Find, check_limit, parse_order
 from crmkit.records import Record, now
 from crmkit.schema import info
-from crmkit.store import predicate
+from crmkit.search import search_text, search_words
+from crmkit.store.documents import Documents
+from crmkit.store.plan import find_page
 from crmkit.values import instant_text
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class Past:
         codec: Opens before-images.
         find_type: Returns a record type, given as class, name or plural, and its binder; raises `NotFound`.
         at: The instant.
+        plurals: The names of the collections, for completion.
 
     Attributes:
         at: The instant.
@@ -43,19 +47,30 @@ class Past:
         Invalid: The instant has no time zone, or is in the future.
     """
 
-    def __init__(self, store: Store, codec: RecordCodec, find_type: Callable[[Any], Known[Any]], at: datetime) -> None:
+    def __init__(
+        self,
+        store: Store,
+        codec: RecordCodec,
+        find_type: Callable[[Any], Known[Any]],
+        at: datetime,
+        plurals: Iterable[str] = (),
+    ) -> None:
         if not isinstance(at, datetime) or at.tzinfo is None:
-            raise Invalid({"instant": "must be a time with a time zone, for example datetime.now(UTC)"})
+            raise Invalid({"instant": "must be a time with a time zone: datetime(2026, 11, 16, tzinfo=crm.zone)"})
         if at > now():
             raise Invalid({"instant": "is in the future; what will be is not known"})
         self.at = at
         self._store = store
         self._codec = codec
         self._find_type = find_type
+        self._plurals = tuple(plurals)
         self._seq = 0
         self._steps: dict[Key, list[tuple[Logged, Step]]] = {}
         self._were: dict[Key, tuple[str, Doc] | None] = {}
         self._learn(self._since())
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._plurals]
 
     def __repr__(self) -> str:
         return f"<Past: the records as of {self.at.isoformat()}>"
@@ -196,11 +211,14 @@ class PastCollection(Generic[R]):
         doc = self._past.document(self._plural, id)
         return None if doc is None else self._past.record(self._type, doc)
 
-    def find(self, where: Condition | None = None, *, limit: int = ALL) -> list[R]:
-        """Return the records that met a condition, in the order of their ids; every record of then is looked at.
+    def find(
+        self, where: Condition | None = None, *, order: str | Sequence[str] | None = None, limit: int = ALL
+    ) -> list[R]:
+        """Return the records that met a condition; every record of then is looked at.
 
         Args:
             where: Made with `F`; None for all.
+            order: A field name, or several; a minus sign in front means descending. The id always comes last.
             limit: The most records to return.
 
         Raises:
@@ -208,11 +226,34 @@ class PastCollection(Generic[R]):
         """
         check_limit(limit)
         bound, sealed = self._binder.condition(where)
-        accepts, opened = predicate(bound), self._past.opened
-        found = []
+        order_by, opened = self._binder.order(parse_order(order)), self._past.opened
+        page = find_page(self._documents(), Find(self._plural, bound, order_by, ALL if sealed else limit))
+        found = (doc for doc in page if all(opened(self._plural, doc, match.field) in match.values for match in sealed))
+        return [self._past.record(self._type, doc) for doc in islice(found, limit)]
+
+    def search(self, text: str, limit: int = 20) -> list[R]:
+        """Return the records that matched what is being typed, as `Collection.search` does now.
+
+        Raises:
+            Invalid: The text is no text, or the limit is wrong.
+        """
+        check_limit(limit)
+        words = search_words(text)
+        if not words:
+            return self.find(limit=limit)
+        documents = self._documents()
+        ids = documents.by_text().match(words, limit) or documents.by_word().near(words, limit)
+        return [self._past.record(self._type, documents.by_id[id]) for id in ids]
+
+    def _read_only(self, *_: object, **__: object) -> NoReturn:
+        raise Refused(f"the past is read-only; change what is there now: crm.{self._plural}")
+
+    add = add_many = update = remove = restore = merge = _read_only
+
+    def _documents(self) -> Documents:
+        """Return the documents of then in the form in which they are looked through."""
+        documents = Documents()
+        documents.text = search_text
         for doc in self._past.documents(self._plural):
-            if accepts(doc) and all(opened(self._plural, doc, match.field) in match.values for match in sealed):
-                found.append(self._past.record(self._type, doc))
-                if len(found) == limit:
-                    break
-        return found
+            documents.put(dict(doc))
+        return documents

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import crmkit
-from crmkit import CRM, F, Invalid, NotFound
-from crmkit.history import entries as module
+from crmkit import CRM, F, Invalid, NotFound, Refused
+from crmkit.history import versions as module
 from crmkit.store import tiny
 from crmkit.values import instant_text
 
@@ -211,3 +211,58 @@ def test_a_removed_record_that_comes_back_has_entered(crm: CRM) -> None:
     crm.customers.restore(ada.id)
     crm.customers.update(ada.id, iban=None)
     assert [row.what for row in crm.since(then)] == ["entered"]
+
+
+def test_who_brought_it_in_is_told_not_who_was_last(crm: CRM) -> None:
+    gone = crm.deals.add(title="Car")
+    then = datetime.now(UTC)
+    with crm.acting_as("ann"):
+        new = crm.deals.add(title="Kite")
+        crm.deals.remove(gone)
+    with crm.acting_as("bob"):
+        crm.deals.update(new.id, stage="won", title="Big kite")
+    told = crm.since(then, "deal")
+    assert [(row.what, row.actor) for row in told] == [("left", "ann"), ("entered", "ann")]
+
+
+def test_a_text_counts_records_not_fields(crm: CRM) -> None:
+    ada, bob = crm.customers.add(name="Ada"), crm.customers.add(name="Bob")
+    then = datetime.now(UTC)
+    crm.customers.update(ada, city="Rome", postcode="1")
+    assert repr(crm.since(then)).endswith(": 1 customer changed>")
+    crm.customers.update(bob, city="Rome")
+    assert len(crm.since(then)) == 3
+    assert repr(crm.since(then)).endswith(": 2 customers changed>")
+
+
+# --------------------------------------------------------------------------- asked as now
+
+
+def test_the_past_is_sorted_and_searched_as_now(crm: CRM) -> None:
+    for name, city in (("John Smith", "Rome"), ("Ada Lovelace", "Paris"), ("Bob", None)):
+        crm.customers.add(name=name, city=city, iban=IBAN if city else None)
+    now = crm.customers
+    found = [now.find(order="-city").records, now.find(F.iban == IBAN, order=("city",), limit=1).records]
+    searched = [now.search(text) for text in ("john smtih", "ada", "", "nobody")]
+    then = crm.at(datetime.now(UTC)).customers
+    crm.customers.add(name="Ada Later", city="Zürich")
+    for each in list(crm.customers):
+        crm.customers.update(each, city="London", name="Changed")
+    assert [then.find(order="-city"), then.find(F.iban == IBAN, order=("city",), limit=1)] == found
+    assert [then.search(text) for text in ("john smtih", "ada", "", "nobody")] == searched
+    assert then.search("lovel", limit=1)[0].name == "Ada Lovelace"
+
+
+def test_the_past_is_read_only_and_lists_its_collections(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada")
+    past = crm.at(datetime.now(UTC))
+    assert {"customers", "deals"} <= {*dir(past)}
+    for write in (
+        lambda: past.customers.update(ada, city="Rome"),
+        lambda: past.customers.add(name="Bob"),
+        lambda: past.customers.remove(ada),
+    ):
+        with pytest.raises(Refused, match="the past is read-only"):
+            write()
+    with pytest.raises(Invalid, match=r"datetime\(2026, 11, 16, tzinfo=crm.zone\)"):
+        crm.since(datetime(2026, 11, 16).date())  # type: ignore[arg-type]
