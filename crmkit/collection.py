@@ -247,9 +247,9 @@ class Collection(Generic[R]):
         record: R = self._drafter.validate(fields)
         return record
 
-    def check(self, record: R | None = None, /, **fields: Any) -> dict[str, str]:
+    def check(self, record: R | str | None = None, /, **fields: Any) -> dict[str, str]:
         """Return what is wrong with values being typed, by field; empty means that they can be saved."""
-        doc = None if record is None else self._doc(record.id)
+        doc = None if record is None else self._doc(id_of(record))
         return self._drafter.problems(fields, doc)
 
     def add_many(

@@ -209,7 +209,7 @@ class Handle:
         Raises:
             NotFound: No plugin contributes such a type.
         """
-        name = which if isinstance(which, str) else info(which).type
+        name = info(which).type if isinstance(which, type) and issubclass(which, Record) else str(which)
         found = {**self._by_plural(), **self._collections}.get(name)
         if found is None:
             known = ", ".join(sorted(self._collections))
@@ -249,8 +249,8 @@ class Handle:
     @contextlib.contextmanager
     def acting_as(self, actor: str) -> Iterator[None]:
         """Let what is done inside be recorded under this name."""
-        if not actor.strip():
-            raise Invalid({"actor": "must not be blank"})
+        if not isinstance(actor, str) or not actor.strip():
+            raise Invalid({"actor": "must be text, and not blank"})
         token = _actor.set(actor)
         try:
             yield

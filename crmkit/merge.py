@@ -12,7 +12,7 @@ from crmkit.errors import Conflict, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.links import redirected, referring
 from crmkit.query import ALL, Find, In
-from crmkit.records import Record
+from crmkit.records import Record, id_of
 from crmkit.schema import FieldSpec, RecordInfo, info
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Merger:
     ) -> Commit:
         """Merge records of one type; see `Collection.merge`."""
         kept = self._doc(drafter, winner)
-        given = (losers,) if isinstance(losers, Record | str) else tuple(losers)
+        given = tuple(losers) if isinstance(losers, Iterable) and not isinstance(losers, Record | str) else (losers,)
         lost = list({doc["id"]: doc for doc in (self._doc(drafter, loser) for loser in given)}.values())
         if not lost or any(doc["id"] == kept["id"] for doc in lost):
             raise Invalid({"losers": "must be one or more other records than the winner"}, drafter.info.type)
@@ -74,8 +74,7 @@ class Merger:
         known = drafter.info
         if isinstance(given, Record) and info(type(given)).type != known.type:
             raise Invalid({"record": f"must be a {known.type}; records of two types cannot be merged"}, known.type)
-        id = given.id if isinstance(given, Record) else given
-        doc = self._store.get(known.plural, id) if isinstance(id, str) else None
+        doc = self._store.get(known.plural, id_of(given))
         if doc is None:
             raise NotFound(f"there is no such {known.type} to merge; one that was removed has to be restored first")
         if isinstance(given, Record) and given.rev != doc["rev"]:

@@ -638,6 +638,18 @@ def test_where_an_id_is_not_enough_it_is_told(crm: CRM) -> None:
     assert len(crm.timeline(ada.id)) == len(crm.timeline(ada))
 
 
+def test_other_slips_are_told(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada")
+    for wrong in (5, None, int):
+        with pytest.raises(NotFound, match="is not a record type here"):
+            crm.collection(wrong)  # type: ignore[call-overload]
+        with pytest.raises(Invalid, match="actor: must be text"), crm.acting_as(wrong):  # type: ignore[arg-type]
+            pass
+    with pytest.raises(Invalid, match="record: must be a record"):
+        crm.customers.check(5)  # type: ignore[arg-type]
+    assert crm.customers.check(ada.id, email="no") == crm.customers.check(ada, email="no") != {}
+
+
 def test_a_callback_is_a_function(crm: CRM) -> None:
     for call in (lambda: crm.watch(5), lambda: crm.follow("n", None)):  # type: ignore[arg-type]
         with pytest.raises(Invalid, match="callback: must be a function"):
