@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAMED = 10  # so many records are named in a message
+RUN_DOCTOR = "; run crmkit doctor"  # how the text of a `Damaged` ends that a person can do nothing about otherwise
 
 
 class CrmError(Exception):

@@ -98,11 +98,12 @@ def restore(
 
     Raises:
         NotFound: There is no such backup.
-        Invalid: Something is where the workspace is to be made.
+        Invalid: Something is where the workspace is to be made, or the path is that of the file of keys.
         Damaged: A file was changed, or data and keys do not belong together; nothing is left behind.
         Locked: This user's identity does not open the backup.
     """
-    return CRM(restore_backup(Path(path), Path(folder), user_name(), Path(keys) if keys else None, progress))
+    made = restore_backup(Path(path), Path(folder), user_name(), Path(keys) if keys else None, progress)
+    return CRM(made.workspace)
 
 
 def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:

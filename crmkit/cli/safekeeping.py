@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,16 +40,12 @@ def doctor(
 
     Exits with 1 when something is wrong or was lost.
     """
-    from crmkit.workspace import locate
-
-    place = locate(workspace)
+    place = _place(workspace)
     if salvage:
         _salvage(place, salvage, as_json)
         return
     if accept_restored:
-        from crmkit.safekeeping.backup import accept_restored as accept
-
-        accept(place)
+        _accept(place)
     name, health = _examined(place)
     if as_json:
         say_json({"workspace": str(place.folder), "name": name, **asdict(health)})
@@ -59,14 +56,37 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _place(workspace: Path | None) -> Place:
+    """Return the workspace, also one that lacks its settings: nobody needs a doctor more."""
+    from crmkit import NotFound
+    from crmkit.workspace import Workspace as Place
+    from crmkit.workspace import locate
+
+    try:
+        return locate(workspace)
+    except NotFound:
+        folder = (workspace or Path.cwd()).expanduser().resolve()
+        if not (folder / "data").is_dir():
+            raise
+        return Place(folder)
+
+
+def _accept(place: Place) -> None:
+    from crmkit.safekeeping.backup import accept_restored
+    from crmkit.vault import user_name
+
+    if noted := accept_restored(place, user_name()):
+        print(f"{noted}; the audit log keeps that", file=sys.stderr)
+
+
 def _examined(place: Place) -> tuple[str, Health]:
     """Return the name and the state of a workspace, also of one that cannot be opened."""
-    from crmkit import Damaged
+    from crmkit import Damaged, Invalid, NotFound
     from crmkit.safekeeping.doctor import examine_closed
 
     try:
         crm = open_crm(place.folder)
-    except Damaged as error:
+    except (Damaged, Invalid, NotFound) as error:
         return place.folder.name, examine_closed(place, error)
     with crm:
         return crm.profile.name, crm.examine()
@@ -81,7 +101,8 @@ def _tell(health: Health) -> None:
         for line in lines:
             say(f"{kind}: {line}")
     if not health.problems:
-        say("checked: every frame of the store, the key files, the audit log; all is well")
+        result = "nothing is wrong" if health.warnings else "all is well"
+        say(f"checked: every frame of the store, the key files, the audit log; {result}")
 
 
 def _salvage(place: Place, folder: Path, as_json: bool) -> None:
@@ -98,6 +119,8 @@ def _salvage(place: Place, folder: Path, as_json: bool) -> None:
 
 def _tell_saved(saved: Saved) -> None:
     say(f"saved into {saved.folder}: " + ", ".join(f"{name} {count:,}" for name, count in saved.records.items()))
+    for line in saved.mended:
+        say(f"mended: {line}")
     for loss in saved.losses[:NAMED]:
         say(f"lost: {loss}")
     if len(saved.losses) > NAMED:
@@ -125,6 +148,8 @@ def backup(
         say(f"{what}: {path}  {size(path.stat().st_size)}")
     for name in made.left_out:
         say(f"left out, no plain file: {name}")
+    for warning in made.warnings:
+        say(f"mind: {warning}")
     say(f"saved up to commit {made.seq:,}; both open with {identity_place()}: keep a copy of that elsewhere")
 
 
@@ -134,10 +159,14 @@ def restore(
     keys: Annotated[Path | None, typer.Option(help="The file *.keys.zip.age, where it is not beside the data.")] = None,
 ) -> None:
     """Make a workspace from a backup, every file of it checked."""
-    import crmkit
+    from crmkit.safekeeping.backup import restore_backup
+    from crmkit.vault import user_name
 
-    with progress_bar() as progress, crmkit.restore(backup, folder, keys=keys, progress=progress) as crm:
+    with progress_bar() as progress:
+        made = restore_backup(backup, folder, user_name(), keys, progress)
+    with open_crm(made.workspace.folder) as crm:
         counts = ", ".join(f"{name} {count:,}" for name, count in crm.examine().records.items())
+        say(f"from {made.data}")
         say(f"restored {crm.profile.name} into {crm.workspace.folder}, up to commit {crm.seq():,}: {counts}")
 
 
@@ -165,8 +194,14 @@ def export(
     if as_json:
         say_json(asdict(made))
         return
-    counts = ", ".join(f"{name} {count:,}" for name, count in made.records.items())
+    counts = ", ".join(_with_removed(name, count, made.removed.get(name, 0)) for name, count in made.records.items())
     say(f"written to {made.path}, as of commit {made.seq:,}: {counts}")
     if everything:
-        say(f"history: {made.commits:,} commits; files: {made.files:,}; read again, and as many as are stored")
+        empty = made.seq - made.commits
+        say(f"history: {made.commits:,} commits" + (f", and {empty:,} left out that changed nothing" if empty else ""))
+        say(f"files, notebooks and plugins: {made.files:,}; read again, and as many as are stored")
     say("sensitive fields are " + ("in the clear, but for card numbers" if made.revealed else "masked"))
+
+
+def _with_removed(name: str, count: int, removed: int) -> str:
+    return f"{name} {count - removed:,}" + (f" and {removed:,} removed" if removed else "")

@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -24,14 +24,17 @@ from crmkit import durable
 from crmkit.errors import Damaged, Invalid, NotFound, Refused, Unsupported
 from crmkit.safekeeping.archives import CHUNK, is_name, unpack, zipped
 from crmkit.safekeeping.folders import failed, new_folder
+from crmkit.safekeeping.torn import told_of_torn, torn_files
 from crmkit.store.base import PlainCodec
 from crmkit.store.files import Files
+from crmkit.store.lock import WorkspaceLock
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault
 from crmkit.vault.sealed_files import open_stream
 from crmkit.workspace import Workspace
 
 FORMAT = 1
+LOCK_TIMEOUT = 10.0  # seconds
 DATA, KEYS = ".data.zip.age", ".keys.zip.age"
 
 Progress = Callable[[str, float], None]
@@ -47,12 +50,27 @@ class Backup:
         keys: The file with the keys, of this and of earlier backups in the same folder.
         seq: The newest commit that it holds.
         left_out: Files of the workspace that are not in it: links, and what is no plain file.
+        warnings: What is not wrong with the workspace and should be looked at.
     """
 
     data: Path
     keys: Path
     seq: int
     left_out: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was made of a backup.
+
+    Attributes:
+        workspace: The new workspace.
+        data: The file that its data came from.
+    """
+
+    workspace: Workspace
+    data: Path
 
 
 # --------------------------------------------------------------------------- making one
@@ -88,7 +106,9 @@ def back_up(
         with ExitStack() as stack:
             with store.lock():
                 seq = store.seq()
-                records = [stack.enter_context(_Held(path, workspace.folder)) for path in _files_of(workspace.data)]
+                torn = torn_files(workspace)
+                stored = [*_files_of(workspace.data), *torn]
+                records = [stack.enter_context(_Held(path, workspace.folder)) for path in stored]
                 secrets = [stack.enter_context(_Held(path, workspace.folder)) for path in vault.files]
             others, left_out = _other_files(workspace)
             told = _told(progress, sum(part.size for part in records) + sum(map(_size, others)))
@@ -102,7 +122,7 @@ def back_up(
                 data_file.keep()
     except OSError as error:
         raise failed(error, folder) from error
-    return Backup(data, keys, seq, tuple(left_out))
+    return Backup(data, keys, seq, tuple(left_out), tuple(map(told_of_torn, torn)))
 
 
 def _check_folder(folder: Path, workspace: Workspace) -> None:
@@ -264,7 +284,7 @@ def _backups_opened_by(keys: Path, workspace: str) -> list[dict[str, Any]]:
 
 def restore_backup(
     path: Path, folder: Path, actor: str, keys: Path | None = None, progress: Progress | None = None
-) -> Workspace:
+) -> Restored:
     """Make a workspace folder from a backup, every file of it checked.
 
     Args:
@@ -276,12 +296,14 @@ def restore_backup(
 
     Raises:
         NotFound: There is no such backup.
-        Invalid: Something is where the workspace is to be made.
+        Invalid: Something is where the workspace is to be made, or the path is that of the keys.
         Damaged: A file of the backup is not as it was made, or data and keys do not belong together.
         Locked: This user's identity does not open the backup.
         CrmError: The system cannot write; nothing is left behind.
     """
     path, place = path.expanduser().resolve(), Workspace(folder.expanduser().resolve())
+    if path.name.endswith(KEYS) and not keys:
+        raise Invalid({"path": f"{path} is the file of keys; name the data file, *{DATA}, or the folder of both"})
     keys = keys.expanduser().resolve() if keys else _keys_beside(path)
     tell = partial(progress, "restoring") if progress else _say_nothing
     with new_folder(place.folder) as unfinished:
@@ -298,39 +320,35 @@ def restore_backup(
             durable.make_folder(part)
         _check_store(new, about, data)
         tell(0.9)
-        _accept(new, actor, about)
-    return place
+        with closing(Vault.unlock(new.keys, accept=True)) as vault:
+            vault.begin_branch(actor, "restore", f"backup of {about['made']}, commit {about['seq']}")
+    return Restored(place, data)
 
 
 def _say_nothing(part: float) -> None:
     """Nobody listens."""
 
 
-def accept_restored(workspace: Workspace) -> None:
-    """Let this user take a workspace in which somebody put back an older state.
+def accept_restored(workspace: Workspace, actor: str) -> str:
+    """Let this user take a workspace in which somebody put back an older state; its audit log keeps that.
+
+    Args:
+        workspace: Where it is.
+        actor: Who accepts.
+
+    Returns:
+        What the audit log says of it; empty where there was nothing to accept.
 
     Raises:
         Damaged: The keyring or the log never was one of this workspace.
+        StoreBusy: Somebody else kept the lock of the workspace for too long.
     """
-    vault = Vault.unlock(workspace.keys, accept=True)
-    try:
-        if vault.audit.verify():
-            vault.audit.accept()
-    finally:
-        vault.close()
-
-
-def _accept(workspace: Workspace, actor: str, about: Mapping[str, Any]) -> None:
-    """Take what is restored for this user, and note in its audit log that it was."""
-    vault = Vault.unlock(workspace.keys, accept=True)
-    try:
-        vault.audit.accept()
-        id = vault.workspace_id
-        vault.ensure_subjects({id})
-        reason = vault.seal("audit", "reason", id, id, f"backup of {about['made']}, commit {about['seq']}")
-        vault.audit.append(actor=actor, action="restore", entity="workspace", record=id, subject=id, reason=reason)
-    finally:
-        vault.close()
+    with (
+        closing(WorkspaceLock(Files(workspace.data).lock, LOCK_TIMEOUT)) as lock,
+        lock.hold(),
+        closing(Vault.unlock(workspace.keys, accept=True)) as vault,
+    ):
+        return vault.begin_branch(actor, "accept", "accepted as it is") if vault.audit.verify() else ""
 
 
 def _check_store(workspace: Workspace, about: Mapping[str, Any], data: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +11,21 @@ from typing import Any
 
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.durable import replace_file
-from crmkit.errors import CrmError, Damaged
+from crmkit.errors import RUN_DOCTOR, CrmError, Damaged, Invalid
+from crmkit.profile import Profile, read_profile, write_profile
 from crmkit.records import Customer
 from crmkit.registry import DEFAULT_PLUGINS, Registry
 from crmkit.safekeeping.folders import new_folder
+from crmkit.safekeeping.torn import COMPARE, told_of_torn, torn_files
 from crmkit.schema import info
 from crmkit.store.base import Doc
 from crmkit.store.frames import FORMAT
 from crmkit.store.salvage import Salvaged, salvage, survey
 from crmkit.store.tiny import TinyStore
-from crmkit.vault import Vault
+from crmkit.vault import Vault, user_name
 from crmkit.vault.subjects import sound_records
 from crmkit.vault.vault import SUBJECTS_FILE
-from crmkit.workspace import Workspace
+from crmkit.workspace import PROFILE, Workspace, safe_name
 
 LARGE = 250_000_000
 """Bytes of data above which opening takes long and every process much memory."""
@@ -32,6 +34,13 @@ TO_DO = (
     "stop using the workspace and keep a copy of it as it is; then either make a new one from the last backup"
     " (crmkit restore), or save what is left into a new one (crmkit doctor --salvage FOLDER)"
 )
+KEYS_TO_DO = (
+    "the data can be read, its keys cannot: put the folder keys of a backup in place of this one; crmkit restore into"
+    " another folder makes it"
+)
+NO_DATA_TO_DO = "there is nothing left to save: make a new workspace from the last backup (crmkit restore)"
+SETTINGS_TO_DO = f"mend {PROFILE}, or put back a copy of it; crmkit init in another folder makes one to begin with"
+_UNFINISHED = "bytes at the end are no whole commit"  # how the store tells of an append that did not finish
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class Health:
         problems: What is wrong, one line each.
         warnings: What is not wrong and may become so.
         advice: What to do about the problems.
+        lost: The ids of records that cannot be saved, by collection.
     """
 
     records: Mapping[str, int]
@@ -58,6 +68,7 @@ class Health:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    lost: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -94,12 +105,16 @@ def examine(
     known = tuple(known)
     shown = {name for name in known if not name.endswith(REMOVED)}
     damage, audit, failed = store.verify(), vault.audit.verify(), tuple(failed)
-    records = {name: len(docs) for name, docs in sorted(store.tables().items()) if len(docs) or name in shown}
-    unknown = tuple(name for name in records if name not in known and not name.startswith("."))
+    stored = {name: len(docs) for name, docs in sorted(store.tables().items()) if not name.startswith(".")}
+    records = {name: count for name, count in stored.items() if count or name in shown}
+    unknown = tuple(name for name in records if name not in known)
     sizes = _sizes(workspace)
     warnings = [f"{name}: no plugin brings this type; its records are kept as they are" for name in unknown]
     if store.compaction_problem:
         warnings.append(f"the journal could not be compacted: {store.compaction_problem}")
+    warnings += map(told_of_torn, torn_files(workspace))
+    if len(damage) == 1 and _UNFINISHED in damage[0]:
+        warnings.append(f"{damage.pop()}; {COMPARE}")
     advice = [TO_DO] if damage else []
     if audit:
         advice.append(
@@ -113,7 +128,7 @@ def examine(
         unknown=unknown,
         commits=store.seq(),
         generation=store.generation,
-        problems=(*damage, *audit, *failed),
+        problems=(*(problem.removesuffix(RUN_DOCTOR) for problem in damage), *audit, *failed),
         warnings=(*warnings, *_large(sizes)),
         advice=tuple(advice),
     )
@@ -121,7 +136,7 @@ def examine(
 
 def examine_closed(workspace: Workspace, error: CrmError) -> Health:
     """Look into a workspace that cannot be opened, as far as that is possible without opening it."""
-    found = Salvaged({}, 0, ())
+    found, problem = Salvaged({}, 0, ()), str(error).removesuffix(RUN_DOCTOR)
     with suppress(CrmError, OSError):
         found = survey(workspace.data)
     sizes = _sizes(workspace)
@@ -129,10 +144,36 @@ def examine_closed(workspace: Workspace, error: CrmError) -> Health:
         records=found.records,
         bytes=sizes,
         commits=found.seq,
-        problems=(str(error), *(loss for loss in found.losses if loss != str(error))),
+        problems=(problem, *(line for line in (*found.losses, *found.mended) if line != problem)),
         warnings=tuple(_large(sizes)),
-        advice=(TO_DO,) if isinstance(error, Damaged) else (),
+        advice=tuple(_advice(workspace, error, found)),
+        lost=found.lost,
     )
+
+
+def _advice(workspace: Workspace, error: CrmError, found: Salvaged) -> Iterator[str]:
+    """Yield what to do about a workspace that cannot be opened."""
+    if not found.records:
+        yield NO_DATA_TO_DO
+        return
+    keys = _problem_of_keys(workspace)
+    if found.losses or found.mended or SUBJECTS_FILE in keys:
+        yield TO_DO
+    elif keys:
+        yield KEYS_TO_DO
+    elif isinstance(error, Damaged):
+        yield TO_DO
+    if not isinstance(error, Damaged):
+        yield SETTINGS_TO_DO
+
+
+def _problem_of_keys(workspace: Workspace) -> str:
+    """Return why the keys cannot be opened; empty where they can."""
+    try:
+        Vault.unlock(workspace.keys).close()
+    except CrmError as error:
+        return str(error)
+    return ""
 
 
 def salvage_workspace(workspace: Workspace, folder: Path) -> Saved:
@@ -157,13 +198,17 @@ def salvage_workspace(workspace: Workspace, folder: Path) -> Saved:
             workspace.folder, unfinished, symlinks=True, dirs_exist_ok=True, ignore=_all_but_data(workspace)
         )
         losses, mended = _mend_keys(workspace, new)
+        losses += _mend_profile(workspace, new)
         vault = None
         try:
             vault = Vault.unlock(new.keys)
         except CrmError as error:
-            losses.append(f"{workspace.keys}: {error}; put the keys of a backup there, or nothing sealed can be read")
+            losses.append(f"{error}; put the keys of a backup into {folder / 'keys'}, or nothing sealed can be read")
         id, can_open = (vault.workspace_id, _opener(vault)) if vault else ("", None)
         saved = salvage(workspace.data, new.data, id, can_open)
+        if vault:
+            losses += _begin_branch(vault, workspace)
+        losses = [loss.replace(str(unfinished), str(folder)) for loss in losses]
     return Saved(folder, saved.records, [*losses, *saved.losses], [*mended, *saved.mended], saved.lost)
 
 
@@ -177,6 +222,31 @@ def _mend_keys(workspace: Workspace, new: Workspace) -> tuple[list[str], list[st
         replace_file(path, sound)
     losses = [f"{told}: {damaged:,} bytes are damaged, and the keys in them lost"] if damaged else []
     return losses, [f"{told}: one bit was wrong in {mended:,} keys; their checksums say which one"] if mended else []
+
+
+def _mend_profile(workspace: Workspace, new: Workspace) -> list[str]:
+    """Write settings where there are none; return what is wrong with those that there are."""
+    if not new.profile.exists():
+        write_profile(new.profile, Profile(name=safe_name(workspace.folder)))
+        return [
+            f"{workspace.profile}: is missing; a new one was written: look what it says"
+        ]
+    try:
+        read_profile(new.profile)
+    except Invalid as error:
+        return [f"{error}; mend it, or the new workspace does not open"]
+    return []
+
+
+def _begin_branch(vault: Vault, workspace: Workspace) -> list[str]:
+    """Let the audit log go on beside that of the damaged workspace; return why that is not possible."""
+    try:
+        vault.begin_branch(user_name(), "salvage", f"saved from {workspace.folder.name}")
+    except Damaged as error:
+        return [f"{error}; it was taken along as it is"]
+    finally:
+        vault.close()
+    return []
 
 
 def _opener(vault: Vault) -> Callable[[str, Doc], bool]:

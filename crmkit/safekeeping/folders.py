@@ -39,13 +39,22 @@ def new_folder(path: Path, mode: int = FOLDER_MODE) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(made, ignore_errors=True)
         if isinstance(error, OSError):
-            raise failed(error, path) from error
+            raise failed(error, path, unfinished) from error
+        if isinstance(error, CrmError):  # what it names is where nobody will find it
+            error.args = tuple(str(each).replace(str(unfinished), str(path)) for each in error.args)
         raise
 
 
-def failed(error: OSError, path: Path) -> CrmError:
-    """Return the error of ours for what the system says about a file, or about the file system of `path`."""
-    return CrmError(f"{error.filename or path}: {error.strerror or error}; nothing was made")
+def failed(error: OSError, path: Path, temporary: Path | None = None) -> CrmError:
+    """Return the error of ours for what the system says about a file, or about the file system of `path`.
+
+    Args:
+        error: What it says.
+        path: What was to be made.
+        temporary: What that is called until it is complete, which means nothing to anybody else.
+    """
+    name = str(error.filename or path).replace(str(temporary or path), str(path))
+    return CrmError(f"{name}: {error.strerror or error}; nothing was made")
 
 
 def _sync_all(folder: Path) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from crmkit import durable
-from crmkit.errors import Damaged
+from crmkit.errors import RUN_DOCTOR, Damaged
 
 FIRST = 1  # the generation that a new store begins with
 _NUMBER = re.compile(rb"[1-9][0-9]{0,17}\n?")
@@ -57,7 +57,7 @@ class Files:
         """
         text = self.current.read_bytes()
         if not _NUMBER.fullmatch(text):
-            raise Damaged(f"{self.current}, line 1: holds no number of a journal; restore this file from a backup")
+            raise Damaged(f"{self.current}, line 1: holds no number of a journal{RUN_DOCTOR}")
         return int(text)
 
     def mark(self) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from crmkit import durable
-from crmkit.errors import Damaged, Invalid
+from crmkit.errors import RUN_DOCTOR, Damaged, Invalid
 
 FORMAT = 1
 """The number of the on-disk format."""
@@ -158,7 +158,7 @@ def verify_finished(path: Path) -> list[str]:
 
 def damaged(path: Path, line: int) -> Damaged:
     """Return the error for a line that is not what crmkit wrote."""
-    return Damaged(f"{path}, line {line}: not what crmkit wrote; restore this file from a backup")
+    return Damaged(f"{path}, line {line}: not what crmkit wrote{RUN_DOCTOR}")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Frame | None, bool]]:

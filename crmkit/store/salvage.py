@@ -352,9 +352,14 @@ def _commits(missing: list[int]) -> str:
 
 def _write(files: Files, wreck: _Wreck, workspace: str) -> None:
     """Write what was saved as the generation after the last one, as compaction would have."""
-    new = wreck.generation + 1
+    new, end = wreck.generation + 1, 0
     for generation in range(FIRST, new):
-        _write_log(files.log(generation), _head(workspace, generation), wreck.history(generation))
+        lines = [(frame.seq, frame.operations) for frame in wreck.history(generation)]
+        start, end = end, lines[-1][0] if lines else end
+        if generation == wreck.generation:
+            end = wreck.seq  # where the snapshot goes on, though the last commits be lost
+        path, first = files.log(generation), (start, [["m", _head(workspace, generation)]])
+        _write_lines(path, [first, *lines], end)
     head: dict[str, Any] = _head(workspace, new)
     _write_lines(files.snapshot(new), [(wreck.seq, [["m", head]]), *_batches(wreck)], wreck.seq)
     files.wal(new).write_bytes(copied(wreck.seq, [["m", head]]))
@@ -368,12 +373,6 @@ def _write(files: Files, wreck: _Wreck, workspace: str) -> None:
 
 def _head(workspace: str, generation: int) -> dict[str, Any]:
     return {"workspace": workspace, "format": FORMAT, "generation": generation}
-
-
-def _write_log(path: Path, head: dict[str, Any], commits: Iterable[Frame]) -> None:
-    lines = [(frame.seq, frame.operations) for frame in commits]
-    first, last = (lines[0][0] - 1, lines[-1][0]) if lines else (0, 0)
-    _write_lines(path, [(first, [["m", head]]), *lines], last)
 
 
 def _write_lines(path: Path, lines: Iterable[tuple[int, list[Operation]]], last: int) -> None:

@@ -6,7 +6,8 @@ customers; the reason is sealed by the caller. The last line that a user saw is 
 edits, deletions, reorderings and a cut before it are found. Who holds the key and every copy of the pin can rewrite.
 
 A restored backup goes on from an earlier line, as another branch of the same log; a user who accepted it has a pin
-for each branch, and a log must hold one of them.
+for each branch, and a log must hold one of them. So a branch that is cut back to where it began is found out only once
+the log that it came from has grown since.
 """
 
 from __future__ import annotations

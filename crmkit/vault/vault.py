@@ -49,6 +49,8 @@ class Vault(Guarded):
         self._index = BlindIndex(keyring)
         self._audit = AuditLog(folder / AUDIT_FILE, keyring, self._trust)
         self._closed = False
+        if not accept and not self._trust.audit_heads():
+            self._audit.verify()  # pins its head: a copy that goes on from there will be a branch, and not in its way
 
     @classmethod
     def create(cls, folder: Path, workspace_id: str) -> Vault:
@@ -181,6 +183,30 @@ class Vault(Guarded):
         """Return every tag that a record with this value may carry; open and compare what is found by them."""
         self._check_open()
         return self._index.tags(entity, field, normalised)
+
+    def begin_branch(self, actor: str, action: str, reason: str) -> str:
+        """Take the audit log as it is, though it may lack lines that this user saw, and note in it that it was taken.
+
+        The caller holds the lock of the workspace.
+
+        Args:
+            actor: Who takes it.
+            action: What was done, for example ``restore``.
+            reason: Why; sealed in the log.
+
+        Returns:
+            What is noted: where the log ends, and up to where this user saw it.
+
+        Raises:
+            Damaged: The log is not sound in itself.
+        """
+        seen = max((head.seq for head in self._trust.audit_heads()), default=0)
+        noted = f"{reason}; the audit log ends at line {self.audit.accept().seq:,}, {seen:,} were seen"
+        id = self.workspace_id
+        self.ensure_subjects({id})
+        sealed = self.seal("audit", "reason", id, id, noted)
+        self.audit.append(actor=actor, action=action, entity="workspace", record=id, subject=id, reason=sealed)
+        return noted
 
     def trusted_code(self) -> dict[str, str]:
         """Return the code of the workspace folder that this user trusts: SHA-256 by relative path."""

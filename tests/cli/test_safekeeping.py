@@ -35,6 +35,8 @@ def test_a_backup_is_made_and_restored(run: Any, workspace: Path, tmp_path: Path
     assert f"both open with {own_identity / 'identity.txt'}" in done.out
     done = run("restore", "backups", "again")
     assert (done.code, done.err) == (0, "")
+    [data] = (tmp_path / "backups").glob("*.data.zip.age")
+    assert f"from {data}" in done.out
     assert f"restored Acme into {tmp_path / 'again'}, up to commit " in done.out
     assert ": customers 1, " in done.out
     with crmkit.open(tmp_path / "again") as crm:
@@ -73,6 +75,45 @@ def test_doctor_explains_a_workspace_that_does_not_open(run: Any, workspace: Pat
     assert report["advice"]
 
 
+@pytest.mark.parametrize("content", [None, "currency = 7", "["])
+def test_doctor_looks_into_a_workspace_without_good_settings(run: Any, workspace: Path, content: str | None) -> None:
+    (workspace / "crmkit.toml").unlink()
+    if content is not None:
+        (workspace / "crmkit.toml").write_text(content)
+    done = run("doctor", "-w", workspace)
+    assert (done.code, done.err) == (1, "")
+    assert "records: customers 1" in done.out
+    assert "wrong: " in done.out
+    assert "crmkit.toml" in done.out
+    assert "to do: mend crmkit.toml" in done.out
+    assert "salvage" not in done.out
+
+
+def test_doctor_is_calm_about_an_unfinished_write(run: Any, workspace: Path) -> None:
+    with (workspace / "data" / "wal.1.jsonl").open("ab") as file:
+        file.write(b"12345678 [99,")
+    done = run("doctor", "-w", workspace)
+    assert (done.code, done.err) == (0, "")
+    assert "mind: " in done.out
+    assert "nothing is wrong" in done.out
+    assert "to do" not in done.out
+    assert "mind: " in run("backup", "backups", "-w", workspace).out
+
+
+def test_doctor_counts_what_is_lost_and_names_it_as_json(run: Any, workspace: Path) -> None:
+    with crmkit.open(workspace) as crm:
+        crm.customers.add_many([{"name": f"Person {number}"} for number in range(50)])
+        ids = sorted(customer.id for customer in crm.customers if customer.name != "Ada Lovelace")
+    wal = workspace / "data" / "wal.1.jsonl"
+    line = next(line for line in wal.read_bytes().splitlines(keepends=True) if b'"kind":"import"' in line)
+    wal.write_bytes(wal.read_bytes().replace(line, line.replace(b'"rev":', b'"rev"::')))
+    done = run("doctor", "-w", workspace, "--salvage", "new")
+    assert "lost: 50 customers" in done.out
+    assert ids[0] not in done.out
+    assert json.loads(run("doctor", "-w", workspace, "--json").out)["lost"] == {"customers": ids}
+    assert json.loads(run("doctor", "-w", workspace, "--salvage", "newer", "--json").out)["lost"]["customers"]
+
+
 def test_doctor_salvages(run: Any, workspace: Path, tmp_path: Path) -> None:
     with crmkit.open(workspace) as crm:
         crm.customers.add(name="Bob")
@@ -105,7 +146,10 @@ def test_doctor_accepts_what_was_restored(
     assert done.code == 1
     assert "it was cut, or an older copy was put back" in done.out
     assert "to do: find out who wrote to keys/audit.jsonl" in done.out
-    assert run("doctor", "-w", "older", "--accept-restored").code == 0
+    done = run("doctor", "-w", "older", "--accept-restored")
+    assert done.code == 0
+    assert "the audit log ends at line 0, 1 were seen; the audit log keeps that" in done.err
+    assert run("doctor", "-w", "older", "--accept-restored").err == ""
     assert run("doctor", "-w", "older").code == 0
     assert run("doctor", "-w", workspace).code == 0
 
@@ -118,6 +162,8 @@ def test_everything_is_exported(run: Any, workspace: Path, tmp_path: Path) -> No
     assert (done.code, done.err) == (0, "")
     assert "customers 1" in done.out
     assert "read again, and as many as are stored" in done.out
+    assert "files, notebooks and plugins: 0;" in done.out
+    assert "history: 1 commits, and 1 left out that changed nothing" in done.out
     assert "sensitive fields are masked" in done.out
     assert "5555" in (tmp_path / "out" / "records" / "customers.csv").read_text("utf-8")
     assert "GB33BUKB20201555555555" not in (tmp_path / "out" / "records" / "customers.csv").read_text("utf-8")

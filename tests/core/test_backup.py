@@ -189,6 +189,15 @@ def test_a_restore_of_an_older_state_locks_nobody_out(crm: CRM, ada: str, saved:
             assert again.verify() == crm.verify() == []
 
 
+def test_a_restore_does_not_lock_out_of_an_original_without_an_audit_log(
+    crm: CRM, ada: str, saved: Backup, tmp_path: Path
+) -> None:
+    with crmkit.restore(saved.data, tmp_path / "again") as again:
+        again.reveal(again.customers[ada], "iban", reason="in the copy")
+    crm.reveal(crm.customers[ada], "iban", reason="in the original")
+    assert crm.verify() == []
+
+
 def test_the_original_stays_guarded_as_it_was(crm: CRM, ada: str, saved: Backup, tmp_path: Path) -> None:
     """A restore elsewhere must not let somebody cut the log of the original."""
     log = crm.workspace.keys / "audit.jsonl"
@@ -217,8 +226,10 @@ def test_another_user_accepts_what_was_restored(
     with crmkit.open(tmp_path / "again") as bobs:
         with pytest.raises(Damaged, match="crmkit doctor --accept-restored"):
             bobs.reveal(bobs.customers[ada], "iban", reason="test")
-        accept_restored(bobs.workspace)
-        accept_restored(bobs.workspace)  # a second time changes nothing
+        accepted = accept_restored(bobs.workspace, "bob")
+        assert accepted == "accepted as it is; the audit log ends at line 1, 2 were seen"
+        assert [entry["action"] for entry in bobs._vault.audit.entries()] == ["restore", "accept"]
+        assert accept_restored(bobs.workspace, "bob") == ""  # there is nothing more to accept
         assert bobs.reveal(bobs.customers[ada], "iban", reason="test").value == IBAN
     with crmkit.open(crm.workspace.folder) as bobs:
         assert bobs.verify() == []
@@ -229,7 +240,20 @@ def test_a_log_that_was_forged_is_not_accepted(crm: CRM, ada: str) -> None:
     log = crm.workspace.keys / "audit.jsonl"
     log.write_bytes(log.read_bytes().replace(b'"reveal"', b'"nothing"'))
     with pytest.raises(Damaged, match="line 1 was changed"):
-        accept_restored(crm.workspace)
+        accept_restored(crm.workspace, "ann")
+
+
+def test_a_log_that_was_emptied_is_not_accepted_without_a_trace(crm: CRM, ada: str) -> None:
+    for _ in range(3):
+        crm.reveal(crm.customers[ada], "iban", reason="test")
+    (crm.workspace.keys / "audit.jsonl").write_bytes(b"")
+    noted = "accepted as it is; the audit log ends at line 0, 3 were seen"
+    assert accept_restored(crm.workspace, "eve") == noted
+    with crmkit.open(crm.workspace.folder) as again:
+        [entry] = again._vault.audit.entries()
+        id = again._vault.workspace_id
+        assert (entry["actor"], entry["action"]) == ("eve", "accept")
+        assert again._vault.open("audit", "reason", id, id, entry["reason"]) == noted
 
 
 # --------------------------------------------------------------------------- refusals
@@ -274,6 +298,23 @@ def test_what_is_not_there(tmp_path: Path, saved: Backup) -> None:
     with pytest.raises(NotFound, match=f"there is no backup {re.escape(str(saved.keys))}"):
         crmkit.restore(saved.data, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_the_file_of_keys_is_not_what_is_restored(saved: Backup, tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match=r"is the file of keys; name the data file, \*\.data\.zip\.age"):
+        crmkit.restore(saved.keys, tmp_path / "again")
+
+
+def test_messages_name_what_was_to_be_made(saved: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the hidden name that it has until it is complete."""
+
+    def failing(vault: Vault, *rest: Any) -> str:
+        raise Damaged(f"{vault.files[0]} is bad")
+
+    monkeypatch.setattr(Vault, "begin_branch", failing)
+    with pytest.raises(Damaged) as caught:
+        crmkit.restore(saved.data, tmp_path / "again")
+    assert str(caught.value) == f"{tmp_path / 'again' / 'keys' / 'keyring.age'} is bad"
 
 
 def test_mixed_and_swapped_files_are_refused(crm: CRM, saved: Backup, tmp_path: Path) -> None:
@@ -382,6 +423,19 @@ def test_damage_is_not_saved_over_what_is_sound(crm: CRM, ada: str, saved: Backu
     with pytest.raises(Damaged, match=r"nothing was saved: .*wal\.1\.jsonl, line 2: damaged; run crmkit doctor"):
         crm.backup(tmp_path / "backups")
     assert _tree(tmp_path / "backups") == before
+
+
+def test_what_an_unfinished_write_left_is_saved_and_told_of(crm: CRM, ada: str, tmp_path: Path) -> None:
+    torn = b'12345678 [99,[["m",{}],["p","customers","c7'
+    with (crm.workspace.data / "wal.1.jsonl").open("ab") as file:
+        file.write(torn)
+    saved = crm.backup(tmp_path / "backups")
+    [warning] = saved.warnings
+    assert "holds 43 bytes that an unfinished write left" in warning
+    with crmkit.restore(saved.data, tmp_path / "again") as again:
+        assert again.customers[ada].name == "Ada Lovelace"
+        [kept] = again.workspace.data.glob("torn.*")
+        assert kept.read_bytes() == torn
 
 
 @pytest.mark.parametrize("call", ["open", "fsync", "rename", "replace", "mkdir"])

@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 
 import crmkit
-from crmkit import CRM, Damaged, Invalid, NotFound
-from crmkit.safekeeping.doctor import TO_DO, examine_closed, salvage_workspace
+from crmkit import CRM, CrmError, Damaged, Invalid, NotFound
+from crmkit.safekeeping.doctor import (
+    KEYS_TO_DO,
+    NO_DATA_TO_DO,
+    SETTINGS_TO_DO,
+    TO_DO,
+    examine_closed,
+    salvage_workspace,
+)
 from crmkit.vault.subjects import RECORD_LENGTH, sound_records
 from crmkit.workspace import Workspace
 
@@ -65,6 +72,39 @@ def test_records_without_a_plugin_are_counted_and_named(place: Workspace, monkey
     assert health.problems == ()
 
 
+def test_a_write_that_did_not_finish_is_no_alarm(place: Workspace) -> None:
+    """Nobody was told that it is saved. What it left is kept when the next write takes it off."""
+    wal = place.data / "wal.1.jsonl"
+    with wal.open("ab") as file:
+        file.write(b'12345678 [99,[["m",{}],["p","customers","c7')
+    with crmkit.open(place.folder) as crm:
+        health = crm.examine()
+        assert health.problems == health.advice == ()
+        [warning] = health.warnings
+        assert "43 bytes at the end are no whole commit" in warning
+        assert "if nothing crashed lately, compare the newest records with the last backup" in warning
+        crm.customers.add(name="Bob")
+        [warning] = crm.examine().warnings
+        assert "torn.1." in warning
+        assert "holds 43 bytes that an unfinished write left" in warning
+
+
+def test_an_unfinished_write_beside_damage_is_an_alarm(place: Workspace) -> None:
+    with crmkit.open(place.folder) as crm:
+        _damage(place.data / "wal.1.jsonl", b'"customers"', b'"customerz"')
+        with (place.data / "wal.1.jsonl").open("ab") as file:
+            file.write(b"12345678 [99,")
+        assert crm.examine().advice == (TO_DO,)
+
+
+def test_what_crmkit_keeps_for_itself_is_not_counted(place: Workspace, tmp_path: Path) -> None:
+    with crmkit.open(place.folder) as crm:
+        crm.follow("mine", lambda changes: None).look()
+        assert ".cursors" in crm._store.tables()
+        assert not any(name.startswith(".") for name in crm.examine().records)
+    assert not any(name.startswith(".") for name in salvage_workspace(place, tmp_path / "new").records)
+
+
 def test_a_large_store_is_warned_of(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crmkit.safekeeping.doctor.LARGE", 100)
     with crmkit.open(place.folder) as crm:
@@ -86,9 +126,30 @@ def test_a_workspace_that_does_not_open_is_looked_into(place: Workspace) -> None
         crmkit.open(place.folder)
     health = examine_closed(place, caught.value)
     assert health.records["customers"] == 7
-    assert str(caught.value) in health.problems
+    assert str(caught.value) == f"{health.problems[0]}; run crmkit doctor"
     assert any("line 2: is damaged" in problem for problem in health.problems)
     assert health.advice == (TO_DO,)
+
+
+def _advice(place: Workspace) -> tuple[str, ...]:
+    with pytest.raises(CrmError) as caught:
+        crmkit.open(place.folder)
+    return examine_closed(place, caught.value).advice
+
+
+def test_advice_leads_somewhere(place: Workspace, tmp_path: Path) -> None:
+    """Nobody is sent to a salvage that refuses, or that would say the same again."""
+    keyring = place.keys / "keyring.age"
+    whole = keyring.read_bytes()
+    keyring.write_bytes(whole[:-9])
+    assert _advice(place) == (KEYS_TO_DO,)
+    salvage_workspace(place, tmp_path / "new")
+    assert _advice(Workspace(tmp_path / "new")) == (KEYS_TO_DO,)
+    keyring.write_bytes(whole)
+    place.profile.write_text("currency = 7")
+    assert _advice(place) == (SETTINGS_TO_DO,)
+    (place.data / "wal.1.jsonl").unlink()
+    assert NO_DATA_TO_DO in _advice(place)
 
 
 # --------------------------------------------------------------------------- saving
@@ -176,6 +237,33 @@ def test_a_workspace_without_data_leaves_nothing_behind(place: Workspace, tmp_pa
     assert [path.name for path in tmp_path.iterdir() if "new" in path.name] == []
 
 
+def test_of_a_workspace_without_settings_everything_is_saved(place: Workspace, tmp_path: Path) -> None:
+    place.profile.unlink()
+    [loss] = salvage_workspace(place, tmp_path / "new").losses
+    assert "crmkit.toml: is missing" in loss
+    with crmkit.open(tmp_path / "new") as crm:
+        assert len(crm.customers) == 8
+
+
+def test_using_what_was_saved_leaves_the_original_as_trusted_as_it_was(place: Workspace, tmp_path: Path) -> None:
+    salvage_workspace(place, tmp_path / "new")
+    for _ in range(2):
+        for folder in (tmp_path / "new", place.folder):
+            with crmkit.open(folder) as crm:
+                crm.reveal(next(iter(crm.customers)), "iban", reason="test")
+                assert crm.verify() == []
+    with crmkit.open(tmp_path / "new") as new:
+        assert [entry["action"] for entry in new._vault.audit.entries()] == ["salvage", "reveal", "reveal"]
+
+
+def test_control_two_copies_of_one_branch_accuse_each_other(place: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(place.folder, tmp_path / "copy")
+    with crmkit.open(tmp_path / "copy") as copy:
+        copy.reveal(next(iter(copy.customers)), "iban", reason="test")
+    with crmkit.open(place.folder) as crm:
+        assert "it was cut, or an older copy was put back" in crm.verify()[0]
+
+
 # --------------------------------------------------------------------------- keys
 
 
@@ -222,7 +310,8 @@ def test_data_is_saved_though_no_key_can_be_opened(place: Workspace, tmp_path: P
     (place.keys / "keyring.age").write_bytes(b"age-encryption.org/v1\n")
     saved = salvage_workspace(place, tmp_path / "new")
     [loss] = saved.losses
-    assert "put the keys of a backup there" in loss
+    assert f"put the keys of a backup into {tmp_path / 'new' / 'keys'}" in loss
+    assert "unfinished" not in loss
     assert saved.records["customers"] == 8
 
 

@@ -15,6 +15,7 @@ import pytest
 import crmkit
 from crmkit import CRM, CrmError, Damaged, Invalid, NotFound
 from crmkit.safekeeping import export as module
+from crmkit.store import NEW, Put
 from crmkit.tables.formulas import guarded
 
 pytestmark = pytest.mark.shipped_plugins  # the catalog's purchases
@@ -113,6 +114,33 @@ def test_records_without_a_plugin_stay_sealed(crm: CRM, ada: str, deals: Any, tm
     assert deal["stage"] == "qualified"
     [row] = _rows(tmp_path / "out" / "records" / "deals.csv")
     assert json.loads(row["other"])["stage"] == "qualified"
+
+
+def test_what_was_salvaged_is_exported(crm: CRM, ada: str, tmp_path: Path) -> None:
+    """What is left of damaged records stands beside the others, each kind in a file of its own."""
+    for name in ("customers.parts", "customers.sealed"):
+        crm._store.commit([Put(name, {"id": name, "city": "Rome"}, NEW)], {})
+    made = crm.export_all(tmp_path / "out")
+    for name in ("customers.parts", "customers.sealed"):
+        assert made.records[name] == 1
+        assert [line["id"] for line in _lines(tmp_path / "out" / "records" / f"{name}.jsonl")] == [name]
+        assert (tmp_path / "out" / "records" / f"{name}.csv").exists()
+    assert len(_lines(tmp_path / "out" / "records" / "customers.jsonl")) == made.records["customers"] == 2
+
+
+def test_removed_ones_are_told_apart(crm: CRM, ada: str, tmp_path: Path) -> None:
+    made = crm.export_all(tmp_path / "out")
+    assert (made.records["customers"], made.removed) == (2, {"customers": 1})
+    assert next(iter(_rows(tmp_path / "out" / "records" / "customers.csv")[0])) == "removed"
+    assert made.files == 1  # the contract; crmkit.toml is there as well
+
+
+def test_the_reasons_of_the_audit_log_are_open(crm: CRM, ada: str, tmp_path: Path) -> None:
+    crm.reveal(crm.customers[ada], "iban", reason="she asked")
+    crm.export_all(tmp_path / "out", reveal="we move")
+    entries = _lines(tmp_path / "out" / "audit.jsonl")
+    assert [entry["reason"] for entry in entries][:2] == ["she asked", "we move"]
+    assert [entry["seq"] for entry in entries] == [entry["seq"] for entry in crm._vault.audit.entries()]
 
 
 def test_one_type_goes_to_one_file(crm: CRM, ada: str, tmp_path: Path) -> None:
@@ -291,7 +319,7 @@ def test_what_it_cannot_do_is_said(crm: CRM, tmp_path: Path) -> None:
         crm.export("customer", tmp_path / "customers.xlsx")
     with pytest.raises(NotFound, match="is not a record type"):
         crm.export("parcel", tmp_path / "parcels.csv")
-    with pytest.raises(CrmError, match="No such file or directory"):
+    with pytest.raises(CrmError, match=r"nowhere/customers\.csv: No such file or directory"):
         crm.export("customer", tmp_path / "nowhere" / "customers.csv")
 
 

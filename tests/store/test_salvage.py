@@ -299,6 +299,7 @@ def _misses(
             wrong.append(f"{what}: {error}")
             continue
         after = state(new)
+        wrong += [f"{what}: {problem}" for problem in _problems(new)]
         gone = "".join(str(operations) for seq, operations in sound - left)
         is_cut = damage is _cut and path.name == "wal.3.jsonl"  # a journal does not say how long it was
         for (collection, id), doc in before.items():
@@ -311,6 +312,14 @@ def _misses(
             if id not in gone and not collection.endswith((PARTS, UNSURE)):
                 wrong.append(f"{what}: {id} was not there")
     return wrong
+
+
+def _problems(folder: Path) -> list[str]:
+    store = TinyStore(folder, PlainCodec())
+    try:
+        return store.verify()
+    finally:
+        store.close()
 
 
 def _lines(folder: Path) -> list[bytes]:

@@ -64,7 +64,7 @@ def test_a_subject_without_a_key(vault: Vault, ada: str, new_id: Callable[[], st
     stranger = new_id()
     with pytest.raises(NotFound, match=f"there is no data key for {stranger}"):
         _seal(vault, stranger)
-    with pytest.raises(Damaged, match=f"customer {stranger}: field name cannot be opened: data key 1 of its subject is not in subjects.bin"):
+    with pytest.raises(Damaged, match=f"customer {stranger}: field name .*: data key 1 .* is not in subjects.bin"):
         _open(vault, stranger, _seal(vault, ada))
 
 
