@@ -93,7 +93,7 @@ def _examined(place: Place) -> tuple[str, Health]:
 
 
 def _tell(health: Health) -> None:
-    say("records: " + ", ".join(f"{name} {count:,}" for name, count in health.records.items()))
+    say("records: " + (", ".join(f"{name} {count:,}" for name, count in health.records.items()) or "none"))
     say("on disk: " + ", ".join(f"{part} {size(count)}" for part, count in health.bytes.items()))
     if health.generation:
         say(f"history: {health.commits:,} commits; generation {health.generation}, format {health.format}")

@@ -20,7 +20,7 @@ from crmkit.safekeeping.torn import COMPARE, told_of_torn, torn_files
 from crmkit.schema import info
 from crmkit.store.base import Doc
 from crmkit.store.frames import FORMAT
-from crmkit.store.salvage import Salvaged, salvage, survey
+from crmkit.store.salvage import APART, Salvaged, salvage, survey
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault, user_name
 from crmkit.vault.subjects import sound_records
@@ -109,7 +109,7 @@ def examine(
     records = {name: count for name, count in stored.items() if count or name in shown}
     unknown = tuple(name for name in records if name not in known)
     sizes = _sizes(workspace)
-    warnings = [f"{name}: no plugin brings this type; its records are kept as they are" for name in unknown]
+    warnings = [_told_of_unknown(name) for name in unknown]
     if store.compaction_problem:
         warnings.append(f"the journal could not be compacted: {store.compaction_problem}")
     warnings += map(told_of_torn, torn_files(workspace))
@@ -132,6 +132,12 @@ def examine(
         warnings=(*warnings, *_large(sizes)),
         advice=tuple(advice),
     )
+
+
+def _told_of_unknown(name: str) -> str:
+    if name.endswith(APART):
+        return f"{name}: what a salvage kept apart; crmkit export --all FOLDER writes it out"
+    return f"{name}: no plugin brings this type; its records are kept as they are"
 
 
 def examine_closed(workspace: Workspace, error: CrmError) -> Health:
@@ -228,9 +234,7 @@ def _mend_profile(workspace: Workspace, new: Workspace) -> list[str]:
     """Write settings where there are none; return what is wrong with those that there are."""
     if not new.profile.exists():
         write_profile(new.profile, Profile(name=safe_name(workspace.folder)))
-        return [
-            f"{workspace.profile}: is missing; a new one was written: look what it says"
-        ]
+        return [f"{workspace.profile}: is missing; a new one was written: look what it says"]
     try:
         read_profile(new.profile)
     except Invalid as error:

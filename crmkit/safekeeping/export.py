@@ -23,6 +23,7 @@ from crmkit.durable import make_folder
 from crmkit.errors import Damaged, Invalid
 from crmkit.safekeeping.folders import failed, new_folder
 from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo
+from crmkit.store.salvage import APART
 from crmkit.tables.formulas import guarded
 from crmkit.values import Money
 
@@ -203,7 +204,7 @@ class Exporter:
         places = (name, name + REMOVED) if with_removed else (name,)
         parts = tuple((place, self._store.scan(place)) for place in places)
         counts = [self._store.count(place) for place in places]
-        return _Table(name, self._types.get(name), parts, sum(counts), sum(counts[1:]))
+        return _Table(name, self._types.get(_type_of(name)), parts, sum(counts), sum(counts[1:]))
 
     def _audit(self, table: _Table, reveal: str | None) -> None:
         """Note that the records of a type were exported; which ones follows from the time."""
@@ -234,18 +235,26 @@ class Exporter:
 
     def _plain(self, place: str, fields: Mapping[str, Any], doc: Mapping[str, Any], reveal: str | None) -> Doc:
         """Return fields of a document for people: sensitive ones masked or open, without what is for search only."""
-        known = self._types.get(place.removesuffix(REMOVED))
+        known = self._types.get(_type_of(place))
         out = {name: value for name, value in fields.items() if not name.startswith("_")}
         if known is None:
             return out
+        if place.endswith(APART):
+            self._open_what_opens(known.plural, out)
         opened = _opened_fields(known) if reveal else ()
         for name, spec in known.fields.items():
             if spec.klass == "sensitive" and out.get(name) is not None:
                 whole = {**doc, name: out[name]}
                 with contextlib.suppress(Damaged):  # its key is gone: it stays sealed
                     secret = self._codec.opened if name in opened else self._codec.secret
-                    out[name] = _json(secret(place, whole, name))
+                    out[name] = _json(secret(known.plural, whole, name))
         return out
+
+    def _open_what_opens(self, plural: str, doc: Doc) -> None:
+        """Open the personal fields of a record that a salvage kept apart, which the store does not; each by itself."""
+        for name in tuple(doc):
+            with contextlib.suppress(Damaged):
+                doc.update(self._codec.open(plural, {name: doc[name]}, doc))
 
     # ------------------------------------------------------------------ history
 
@@ -296,6 +305,13 @@ class Exporter:
     def _now(self, step: Step) -> Mapping[str, Any]:
         name = step.collection.removesuffix(REMOVED)
         return self._store.get(name, step.id) or self._store.get(name + REMOVED, step.id) or {}
+
+
+def _type_of(collection: str) -> str:
+    """Return the plural of the type whose records a collection holds, removed ones or what was salvaged of them."""
+    for ending in (*APART, REMOVED):
+        collection = collection.removesuffix(ending)
+    return collection
 
 
 @dataclass(frozen=True)

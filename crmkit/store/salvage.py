@@ -29,6 +29,7 @@ from crmkit.store.pieces import frames, mended, named_records, new_records, piec
 PARTS = ".parts"  # under this ending stand records of which only some fields are left
 UNSURE = ".unsure"  # under this one those from a damaged line, any field of which may be wrong
 SEALED = ".sealed"  # and under this one those whose keys are lost
+APART = (PARTS, UNSURE, SEALED)
 NAMED = 5  # records that are named in one line; of more there is the number
 
 UNFINISHED = "is damaged, or was being written when the system stopped and never acknowledged"
@@ -320,7 +321,7 @@ def _told(loss: _Loss, standing: Mapping[str, str]) -> str:
     became: defaultdict[str, list[Place]] = defaultdict(list)
     for collection, id in sorted(loss.places):
         found = standing.get(id, "")
-        if found.endswith((UNSURE, PARTS, SEALED)):
+        if found.endswith(APART):
             became[f"kept apart in {found}"].append((collection, id))
         else:
             became["as they are found elsewhere, perhaps older" if found else "lost"].append((collection, id))

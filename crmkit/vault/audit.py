@@ -78,8 +78,8 @@ class AuditLog(Guarded):
         Raises:
             Damaged: The log is not sound, so nothing is added that would hide it.
         """
-        self._head, self._end, pin = self._follow(self._head, self._end)
-        seq = self._head.seq + 1
+        before, end, pin = self._follow(self._head, self._end)  # from a line that is pinned, or the pin is not met
+        seq = before.seq + 1
         entry = {
             "seq": seq,
             "ts": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -91,13 +91,13 @@ class AuditLog(Guarded):
             "fields": list(fields),
             "reason": reason,
             "plugin": plugin,
-            "prev": self._head.hash,
+            "prev": before.hash,
         }
         line = self._with_mac(json.dumps(entry, separators=(",", ":")).encode()[:-1])
-        self._write(line)
+        self._write(line, end)
         head = _head_of(seq, line)
         self._trust.pin_audit_head(head, pin)
-        self._head, self._end = head, self._end + len(line)
+        self._head, self._end = head, end + len(line)
         return _parsed(line)
 
     def entries(self) -> Iterator[dict[str, Any]]:
@@ -198,11 +198,11 @@ class AuditLog(Guarded):
             lines.pop()
         return lines
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: bytes, end: int) -> None:
         fd = open_file(self._path)
         try:
-            os.ftruncate(fd, self._end)
-            write_at(fd, line, self._end)
+            os.ftruncate(fd, end)
+            write_at(fd, line, end)
         finally:
             os.close(fd)
 

@@ -128,6 +128,17 @@ def test_what_was_salvaged_is_exported(crm: CRM, ada: str, tmp_path: Path) -> No
     assert len(_lines(tmp_path / "out" / "records" / "customers.jsonl")) == made.records["customers"] == 2
 
 
+def test_what_opens_of_salvaged_records_is_open(crm: CRM, ada: str, tmp_path: Path) -> None:
+    """A value that opens is as it was, whatever became of the line around it."""
+    damaged = {**crm._codec.seal("customers", dict(crm._store.get("customers", ada) or {})), "rev": 1}
+    damaged["notes"] = damaged["name"]  # sealed for another field: it does not open
+    crm._store.commit([Put("customers.unsure", damaged, NEW)], {})
+    crm.export_all(tmp_path / "out")
+    [row] = _rows(tmp_path / "out" / "records" / "customers.unsure.csv")
+    assert (row["name"], row["iban"]) == (f"'{EVIL}", "DE•• •••• 6199")
+    assert row["notes"].startswith("c1.")
+
+
 def test_removed_ones_are_told_apart(crm: CRM, ada: str, tmp_path: Path) -> None:
     made = crm.export_all(tmp_path / "out")
     assert (made.records["customers"], made.removed) == (2, {"customers": 1})

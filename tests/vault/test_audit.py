@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,21 @@ def test_a_sound_log_is_pinned_by_who_opens_it_first(
     monkeypatch.setenv("CRMKIT_CONFIG", str(config.with_name("config-of-bob")))
     bobs = Vault.unlock(keys)
     assert Trust(bobs.workspace_id).audit_heads() == [_head_of(LINES, log.read_bytes().splitlines(keepends=True)[-1])]
+
+
+def test_a_head_that_cannot_be_pinned_locks_nobody_out(
+    vault: Vault, ada: str, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Trust, *heads: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trust, "pin_audit_head", full)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                _reveal(vault, ada)
+    assert _reveal(vault, ada)["seq"] == LINES + 4
+    assert vault.audit.verify() == []
 
 
 # ---------------------------------------------------------------------------------------- tampering
