@@ -9,8 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from crmkit.crm import CRM
-from crmkit.durable import explained
-from crmkit.errors import Invalid
+from crmkit.errors import CrmError, Invalid
 from crmkit.profile import Profile, problems, write_profile
 from crmkit.records import new_id
 from crmkit.safekeeping.backup import Progress, restore_backup
@@ -48,7 +47,7 @@ def create(
         place.make_folders()
     except OSError as error:
         place.take_back()
-        raise explained(error, place.folder) from None
+        raise CrmError(f"{place.folder}: no workspace can be made there ({error.strerror})") from None
     try:
         workspace_id = new_id()
         Vault.create(place.keys, workspace_id).close()

@@ -350,7 +350,8 @@ def test_the_text_of_what_is_shown_counts_and_names_nobody(crm: CRM) -> None:
     crm.customers.add(name="Ada Lovelace")
     for shown in (crm, crm.customers, crm.customers.find(), crm.customers.find().records):
         assert "Ada" not in repr(shown)
-    assert "1 customer," in repr(crm)
+    assert "1 customer" in repr(crm)
+    assert "1 customers" not in repr(crm)
 
 
 def test_a_type_of_ones_own(crm: CRM) -> None:

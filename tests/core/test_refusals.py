@@ -669,7 +669,7 @@ def test_a_closed_crm_has_a_text(crm: CRM) -> None:
 
 
 def test_a_place_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    with pytest.raises(crmkit.CrmError, match="/proc/x"):
+    with pytest.raises(crmkit.CrmError, match="/proc/x: no workspace can be made there"):
         crmkit.create("/proc/x")
 
 

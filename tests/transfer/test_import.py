@@ -436,6 +436,7 @@ def test_an_export_comes_back_as_it_was(crm: CRM, tmp_path: Path) -> None:
             ]
 
 
+@pytest.mark.shipped_plugins
 def test_an_export_of_purchases_comes_back(crm: CRM, tmp_path: Path) -> None:
     tea = crm.products.add(name="Tea", sku="T")
     ada = crm.customers.add(name="Ada")

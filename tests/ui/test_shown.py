@@ -60,7 +60,7 @@ def test_a_result_shows_its_figure_and_words(crm: crmkit.CRM, ada: Any, screens:
     crm.purchases.add(number="1", customer=ada, purchased_on="2026-01-03", total="5")
     shown = displayed(crm.analyse("revenue", as_of=date(2026, 2, 1)))
     assert VIEW in shown
-    assert shown["text/plain"] == "<Result of revenue as of 2026-02-01: 1 rows>"
+    assert shown["text/plain"] == "<Result of revenue as of 2026-02-01: 1 row>"
     assert "Ada" not in json.dumps(shown)
 
 
