@@ -61,6 +61,10 @@ class WorkspaceLock:
         finally:  # of its own: an interrupt on the way out must not leave the thread lock behind
             thread.release()
 
+    def is_held(self) -> bool:
+        """Return whether some thread of this process holds the lock."""
+        return self._depth > 0
+
     def close(self) -> None:
         """Close the file, which also lets go of the lock."""
         self._fd = -1

@@ -316,7 +316,7 @@ class TinyStore(Store):
 
     def _compact_quietly(self) -> None:
         """Compact; what was committed is safe whether it works or not, and nobody asked for it."""
-        if self.compaction_problem:
+        if self.compaction_problem or self._lock.is_held():  # what is long is not done while others have to wait
             return
         try:
             if compaction.is_due(self._files, self._replica.generation, self._replica.journal.place.position):
