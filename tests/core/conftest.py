@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import crmkit
-from crmkit import CRM, Customer, Iban, Money, Part, Personal, Record, Reference, Sensitive, hookimpl
+from crmkit import CRM, Change, Customer, Iban, Money, Part, Personal, Record, Reference, Sensitive, hookimpl
 
 IBANS = ("GB33BUKB20201555555555", "DE75512108001245126199", "FR1420041010050500013M02606")
 Snapshot = dict[tuple[str, str], dict[str, Any]]
@@ -194,3 +194,22 @@ class Life:
 def life() -> type[Life]:
     """Random edits of a workspace."""
     return Life
+
+
+class Meanwhile:
+    """A plugin during whose turn somebody else, in another process, comes to refer to a customer."""
+
+    def __init__(self, other: CRM, customer: str) -> None:
+        self.other = other
+        self.customer = customer
+
+    @hookimpl
+    def crm_before_commit(self, changes: Iterable[Change]) -> None:
+        if any(change.action == "remove" for change in changes):
+            self.other.deals.add(title="Boat", customer=self.customer)
+
+
+@pytest.fixture
+def meanwhile() -> type[Meanwhile]:
+    """A class of plugins during whose turn others write."""
+    return Meanwhile

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import crmkit
-from crmkit import CRM, Conflict, F, Invalid, NotFound, Refused, drafts, hookimpl, links
+from crmkit import CRM, Conflict, F, Invalid, NotFound, Refused, drafts, links
 from crmkit import merge as module
 
 IBAN = "GB33BUKB20201555555555"
@@ -214,27 +214,14 @@ def test_a_merge_is_a_commit_of_its_own(crm: CRM) -> None:
     assert crm.seq() == seq + 1
 
 
-class Meanwhile:
-    """A plugin during whose turn somebody else, in another process, comes to refer to a loser."""
-
-    def __init__(self, other: CRM, customer: str) -> None:
-        self.other = other
-        self.customer = customer
-
-    @hookimpl
-    def crm_before_commit(self, changes: Iterable[crmkit.Change]) -> None:
-        if any(change.action == "remove" for change in changes):
-            self.other.deals.add(title="Boat", customer=self.customer)
-
-
 @pytest.mark.parametrize("is_checked", [True, False])
 def test_a_reference_that_comes_at_the_last_moment(
-    crm: CRM, deals: Any, monkeypatch: pytest.MonkeyPatch, is_checked: bool
+    crm: CRM, deals: Any, meanwhile: Any, monkeypatch: pytest.MonkeyPatch, is_checked: bool
 ) -> None:
     """It is a conflict; without the look under the lock it would lead to a loser."""
     ada, bob = crm.customers.add(name="Ada"), crm.customers.add(name="Bob")
     with crmkit.open(crm.workspace.folder, plugins=[deals()]) as other:
-        crm.register(Meanwhile(other, bob.id))
+        crm.register(meanwhile(other, bob.id))
         if is_checked:
             with pytest.raises(Conflict):
                 crm.customers.merge(ada, [bob])

@@ -218,28 +218,15 @@ def test_skipping_leaves_what_the_skipped_refer_to(crm: CRM) -> None:
     assert ada.id in crm.customers
 
 
-class Meanwhile:
-    """A plugin during whose turn somebody else, in another process, comes to refer to a customer."""
-
-    def __init__(self, other: CRM, customer: str) -> None:
-        self.other = other
-        self.customer = customer
-
-    @hookimpl
-    def crm_before_commit(self, changes: Iterable[crmkit.Change]) -> None:
-        if any(change.action == "remove" for change in changes):
-            self.other.deals.add(title="Boat", customer=self.customer)
-
-
 @pytest.mark.parametrize("is_checked", [True, False])
 def test_a_reference_that_comes_at_the_last_moment(
-    crm: CRM, deals: Any, monkeypatch: pytest.MonkeyPatch, is_checked: bool
+    crm: CRM, deals: Any, meanwhile: Any, monkeypatch: pytest.MonkeyPatch, is_checked: bool
 ) -> None:
     """It keeps the customer; without the look under the lock it would refer to nothing."""
     ada = crm.customers.add(name="Ada")
     batch = latest(crm)
     with crmkit.open(crm.workspace.folder, plugins=[deals()]) as other:
-        crm.register(Meanwhile(other, ada.id))
+        crm.register(meanwhile(other, ada.id))
         if is_checked:
             with pytest.raises(ChangedSince):
                 crm.undo(batch)
