@@ -116,11 +116,6 @@ class Documents:
         self.text: Callable[[Doc], str] = _no_text
         self._indexes: dict[tuple[str, ...], Index] = {}
 
-    @property
-    def is_lazy(self) -> bool:
-        """Whether the documents are decoded when they are read."""
-        return isinstance(self.by_id, PackedDocs)
-
     def put(self, doc: Doc) -> None:
         """Take in a new document in its form on disk."""
         self._change(doc["id"], lambda: self.by_id.take(doc))

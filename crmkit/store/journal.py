@@ -19,10 +19,8 @@ from typing import NamedTuple
 from crmkit import durable
 from crmkit.errors import CrmError, Damaged
 from crmkit.store.base import closed
-from crmkit.store.frames import Frame, Operation, damaged, decode, encode, encoded, first_frame
+from crmkit.store.frames import Frame, Operation, damaged, decode, encoded, first_frame
 from crmkit.store.synced import Synced
-
-__all__ = ["Frame", "Journal", "Operation", "Place", "encode"]
 
 if sys.platform != "win32":
     import fcntl

@@ -21,8 +21,6 @@ from crmkit.store.documents import patched
 from crmkit.store.files import Files
 from crmkit.store.frames import FORMAT, Frame, Operation, damaged
 
-OLDEST = 0  # written before a commit kept what was there before it
-
 
 def format_of(path: Path) -> tuple[int, str]:
     """Return the format and the workspace that the first line of a journal names.

@@ -18,7 +18,8 @@ from crmkit.errors import CrmError, Damaged, Refused, Unsupported
 from crmkit.query import F, Find, parse_order
 from crmkit.store import NEW, Delete, PlainCodec, Put, TinyStore
 from crmkit.store import journal as journal_module
-from crmkit.store.journal import Journal, encode
+from crmkit.store.frames import encode
+from crmkit.store.journal import Journal
 from crmkit.store.synced import Synced
 
 Opener = Callable[..., TinyStore]
