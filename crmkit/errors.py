@@ -10,6 +10,7 @@
     │   └── ChangedSince     what should be undone was changed since
     ├── Unsupported      this version, system or store cannot do it
     ├── Locked           the keys of the workspace cannot be opened by this user
+    ├── Erased           what belongs to somebody whose data was erased; its key is gone
     ├── Damaged          bytes on disk are not what crmkit wrote
     ├── StoreBusy        another process kept the lock for too long
     ├── ImportProblem    a file cannot be read as a table, or a row of it cannot be taken
@@ -117,6 +118,10 @@ class Unsupported(CrmError):
 
 class Locked(CrmError):
     """The keys of the workspace cannot be opened by this user."""
+
+
+class Erased(CrmError):
+    """It belongs to somebody whose data was erased: the key is gone, and no new one is made."""
 
 
 class Damaged(CrmError):
