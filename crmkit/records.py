@@ -88,7 +88,13 @@ class Record(Part):
     updated_at: Instant = Field(default_factory=now)
 
     def __init_subclass__(
-        cls, *, type: str = "", plural: str = "", subject: str | None = None, lazy: bool = False, **kwargs: Any
+        cls,
+        *,
+        type: str = "",
+        plural: str = "",
+        subject: str | tuple[str, ...] | None = None,
+        lazy: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init_subclass__(**kwargs)
         if type:

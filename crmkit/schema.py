@@ -63,7 +63,8 @@ class RecordInfo:
     Attributes:
         type: Its name, ``"deal"``.
         plural: The name of its collection, ``"deals"``.
-        subject: The reference to the customer whose key seals the record; None where it is its own subject.
+        subject: The reference to the customer whose key seals the record; None where it has a key of its own.
+        subjects: The references to customers of a record that is about several; it has a key of its own.
         title: Its name for people, ``"Deal"``.
         fields: Its fields by name, without those that crmkit keeps itself.
         lazy: Its records are many and most of them rarely looked at: they are kept packed, and unpacked when read.
@@ -75,6 +76,7 @@ class RecordInfo:
     title: str
     fields: Mapping[str, FieldSpec]
     lazy: bool = False
+    subjects: tuple[str, ...] = ()
 
     def counted(self, count: int) -> str:
         """Return a number of records for a person: ``"1 customer"``, ``"2,000 customers"``."""
@@ -92,7 +94,7 @@ class Declared:
 
     type: str
     plural: str
-    subject: str | None
+    subject: str | tuple[str, ...] | None
     lazy: bool = False
 
 
@@ -104,7 +106,10 @@ def info(record_type: type[BaseModel]) -> RecordInfo:
         name: _spec(name, field) for name, field in record_type.model_fields.items() if name not in KEPT_BY_CRMKIT
     }
     title = declared.type.replace("_", " ").capitalize()
-    return RecordInfo(declared.type, declared.plural, declared.subject, title, fields, declared.lazy)
+    named = (declared.subject,) if isinstance(declared.subject, str) else declared.subject or ()
+    if len(named) == 1 and named[0] in fields and fields[named[0]].kind == "reference":
+        return RecordInfo(declared.type, declared.plural, named[0], title, fields, declared.lazy)
+    return RecordInfo(declared.type, declared.plural, None, title, fields, declared.lazy, named)
 
 
 @cache

@@ -59,9 +59,10 @@ def _type_problems(
             yield key, "must be a word of small letters, digits and underscores"
     if known.plural in reserved:
         yield "plural", f"{known.plural!r} is a name of the CRM itself; choose another"
-    subject = known.fields.get(known.subject or "")
-    if known.subject and (subject is None or subject.target != "customer"):
-        yield "subject", f"{known.subject!r} must be a field of the type Reference[Customer]"
+    for name in (known.subject, *known.subjects):
+        subject = known.fields.get(name or "")
+        if name and (subject is None or subject.target != "customer"):
+            yield "subject", f"{name!r} must be a field of the type Reference[Customer], or a tuple of them"
     for field in KEPT_BY_CRMKIT:
         if field in record_type.__annotations__ and known.type != "record":
             yield field, "is kept by crmkit; choose another name"
