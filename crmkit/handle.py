@@ -22,11 +22,12 @@ from crmkit.contributions import Failure
 from crmkit.drafts import Drafter
 from crmkit.errors import Damaged, Invalid, NotFound
 from crmkit.history import History, Undo
+from crmkit.identities import ask_plugins, load_plugins
 from crmkit.merge import Merger
 from crmkit.profile import Profile, read_profile
 from crmkit.query import Condition
 from crmkit.records import Customer, Record
-from crmkit.registry import DEFAULT_PLUGINS, PluginTable, Registry
+from crmkit.registry import PluginTable, Registry
 from crmkit.schema import adapter, info
 from crmkit.search import search_text
 from crmkit.store.tiny import TinyStore
@@ -53,12 +54,14 @@ class Handle:
         self.profile: Profile = read_profile(workspace.profile)
         self.zone = ZoneInfo(self.profile.time_zone)
         self._user = user_name()
+        self._registry = Registry([Customer], frozenset(super().__dir__()), strict=strict)
+        load_plugins(self._registry, self.profile.plugins)
+        ask_plugins(self._registry)  # one of them may have the identity
         self._vault = Vault.unlock(workspace.keys)
         self._codec = RecordCodec(self._vault)
-        self._registry = Registry([Customer], frozenset(super().__dir__()), strict=strict)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self._vault.close)
-            self._load_plugins()  # before the store is read: their types say what is kept packed
+            self._load_files()  # before the store is read: the types of plugins say what is kept packed
             self._store = TinyStore(workspace.data, self._codec, lazy=self._lazy())
             on_failure.pop_all()
         self._committer = Committer(
@@ -129,13 +132,6 @@ class Handle:
         if state.state == "failed":
             raise Invalid({"plugin": state.reason}, registered)
         return registered
-
-    def _load_plugins(self) -> None:
-        for dotted in DEFAULT_PLUGINS:
-            self._registry.load_default(dotted)
-        for requirement in self.profile.plugins:
-            self._registry.load_entry_point(requirement)
-        self._load_files()
 
     def _lazy(self) -> frozenset[str]:
         """Return the collections that are kept packed."""

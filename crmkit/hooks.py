@@ -162,3 +162,31 @@ def crm_timeline(crm: CRM, customer: Customer) -> Iterable[Entry]:
 
     Added in 0.1.
     """
+
+
+@hookspec
+def crm_unlock_identity(uri: str) -> str | None:
+    """Open an identity that is kept outside of files: in the system's keyring, a password manager, a device.
+
+    When: a workspace is opened, or opened again after it was locked, and ``$CRMKIT_IDENTITY`` holds a URI. No
+    workspace is open then, so a plugin file of a workspace is not asked: only shipped and installed plugins are.
+
+    Args:
+        uri: What the variable holds, for example ``keyring:crmkit/ada``.
+
+    Returns:
+        The text of the identity, as it would stand in a file; None for a URI of another plugin.
+
+    Combined: the first answer wins, in the order in which the plugins were registered.
+
+    Failure: the workspace stays locked, and the message names the plugin; raise `Locked` with a reason for a person.
+    Never put the identity into a message.
+
+    Example::
+
+        @hookimpl
+        def crm_unlock_identity(uri):
+            return ask_my_safe(uri) if uri.startswith("safe:") else None
+
+    Added in 0.1.
+    """

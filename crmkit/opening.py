@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from crmkit.crm import CRM
 from crmkit.errors import CrmError, Invalid
+from crmkit.identities import ask_shipped_plugins
 from crmkit.profile import Profile, problems, write_profile
 from crmkit.records import new_id
 from crmkit.safekeeping.backup import Progress, restore_backup
@@ -101,6 +102,7 @@ def restore(
         Damaged: A file was changed, or data and keys do not belong together; nothing is left behind.
         Locked: This user's identity does not open the backup.
     """
+    ask_shipped_plugins()
     made = restore_backup(Path(path), Path(folder), user_name(), Path(keys) if keys else None, progress)
     return CRM(made.workspace)
 
@@ -109,6 +111,7 @@ def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
     """Trust the code in a workspace's plugins folder, as it is now, for this user; returns the names of its files."""
     workspace = locate(folder)
     code = fingerprints(workspace.sources())
+    ask_shipped_plugins()
     vault = Vault.unlock(workspace.keys)
     vault.trust_code(code)
     vault.close()

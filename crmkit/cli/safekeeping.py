@@ -40,6 +40,9 @@ def doctor(
 
     Exits with 1 when something is wrong or was lost.
     """
+    from crmkit.identities import ask_shipped_plugins
+
+    ask_shipped_plugins()
     place = _place(workspace)
     if salvage:
         _salvage(place, salvage, as_json)
@@ -159,9 +162,11 @@ def restore(
     keys: Annotated[Path | None, typer.Option(help="The file *.keys.zip.age, where it is not beside the data.")] = None,
 ) -> None:
     """Make a workspace from a backup, every file of it checked."""
+    from crmkit.identities import ask_shipped_plugins
     from crmkit.safekeeping.backup import restore_backup
     from crmkit.vault import user_name
 
+    ask_shipped_plugins()
     with progress_bar() as progress:
         made = restore_backup(backup, folder, user_name(), keys, progress)
     with open_crm(made.workspace.folder) as crm:

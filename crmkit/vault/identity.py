@@ -31,6 +31,14 @@ _URI = re.compile(r"[a-z][a-z0-9+.-]+:.")
 OpenUri = Callable[[str], str]
 """Given a URI, returns the text of an identity; raises `Locked` where it cannot."""
 
+_open_uri: OpenUri | None = None
+
+
+def open_uris_with(open_uri: OpenUri | None) -> None:
+    """Say what opens identities that are named by a URI, in this process and from now on: plugins do."""
+    global _open_uri  # noqa: PLW0603  # an identity belongs to the user of the process, not to one vault
+    _open_uri = open_uri
+
 
 def config_folder() -> Path:
     """Return the user's own folder of crmkit: ``$CRMKIT_CONFIG``, or where the system keeps settings.
@@ -72,13 +80,10 @@ class Found(Guarded):
         return is_protected(self.content)
 
 
-def find_identity(open_uri: OpenUri | None = None) -> Found:
+def find_identity() -> Found:
     """Return the user's identity as it is kept: from ``$CRMKIT_IDENTITY`` or the config folder.
 
     The variable holds the key itself, a path, or a URI (``keyring:crmkit/ada``) that a plugin opens.
-
-    Args:
-        open_uri: Opens a URI; plugins do.
 
     Raises:
         Locked: There is no identity, or it cannot be read.
@@ -88,9 +93,9 @@ def find_identity(open_uri: OpenUri | None = None) -> Found:
         return Found(given.encode(), f"${IDENTITY_VARIABLE}")
     if _URI.match(given) and not Path(given).exists():
         scheme = given.partition(":")[0]  # the rest is not repeated: it may say more than others should know
-        if open_uri is None:
+        if _open_uri is None:
             raise Locked(f"${IDENTITY_VARIABLE} is a {scheme}: address, and no plugin is there to open it")
-        return Found(open_uri(given).encode(), f"${IDENTITY_VARIABLE} ({scheme}:)")
+        return Found(_open_uri(given).encode(), f"${IDENTITY_VARIABLE} ({scheme}:)")
     path = Path(given) if given else _default_path()
     try:
         return Found(path.read_bytes(), str(path), path)
@@ -104,16 +109,13 @@ def find_identity(open_uri: OpenUri | None = None) -> Found:
         raise Locked(f"your identity {path} cannot be read: {error.strerror}") from None
 
 
-def load_identity(open_uri: OpenUri | None = None) -> Identity:
+def load_identity() -> Identity:
     """Return the user's identity, opened; one that is protected has to be unlocked. Never prompts.
-
-    Args:
-        open_uri: Opens a URI; plugins do.
 
     Raises:
         Locked: There is no identity, it cannot be read, or its passphrase is asked for first.
     """
-    found = find_identity(open_uri)
+    found = find_identity()
     if not found.is_protected:
         return _parse(found.content, found.place)
     opened = unlocking.kept(found.content)

@@ -1,0 +1,1 @@
+"""Shipped plugins that govern: who may do what, and where keys are kept."""
