@@ -46,11 +46,13 @@ class Delete:
 
     Attributes:
         expect: The revision that must be stored now, or `ANY`.
+        forget: Whether the log keeps nothing of what it was but its id and its revision.
     """
 
     collection: str
     id: str
     expect: int
+    forget: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,18 @@ class Move:
     expect: int
 
 
-Write = Put | Delete | Move
+@dataclass(frozen=True)
+class Reseal:
+    """Seal the fields of a document anew, under the keys of today; the document stays as it is.
+
+    Its revision stays too, and neither the history nor the feed tells of it.
+    """
+
+    collection: str
+    id: str
+
+
+Write = Put | Delete | Move | Reseal
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,9 @@ class Codec(Protocol):
         What is sealed belongs to its subject: where a document changes hands, all of its sealed fields do.
         """
 
+    def reseal(self, collection: str, doc: Doc) -> Doc:
+        """Return the sealed fields of a document, given in its form in memory, sealed anew for the disk."""
+
 
 class PlainCodec:
     """Seals nothing: the same form in memory and on disk."""
@@ -168,6 +184,10 @@ class PlainCodec:
     def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:  # noqa: ARG002  # the signature of a codec
         """Return no field."""
         return ()
+
+    def reseal(self, collection: str, doc: Doc) -> Doc:  # noqa: ARG002  # the signature of a codec
+        """Return no field."""
+        return {}
 
 
 def closed() -> CrmError:
@@ -252,7 +272,7 @@ class Store(ABC):
         """Write all or nothing, durably.
 
         Args:
-            writes: What to put, move and delete, in order.
+            writes: What to put, move, delete and seal anew, in order.
             meta: Who and why, kept beside the writes. The store adds when: ``at`` (UTC), taken under the lock and never
                 before that of an earlier commit, so that the log is in the order of time, whatever the clocks say. A
                 meta that has its own keeps it.
@@ -263,7 +283,7 @@ class Store(ABC):
 
         Raises:
             Conflict: A document is not at the expected revision; nothing was written.
-            NotFound: A document to delete or to move is not there; nothing was written.
+            NotFound: A document to delete, to move or to seal anew is not there; nothing was written.
             Invalid: A document is not JSON with a text as id, a unique value is taken, or a required document is
                 missing; nothing was written.
             StoreBusy: Another process kept the lock for too long; nothing was written.
@@ -303,6 +323,33 @@ class Store(ABC):
 
         Returns:
             Whether it was done; another process may have been faster.
+        """
+
+    @abstractmethod
+    def rewrite_history(self, change: Callable[[Step], Mapping[str, Any]]) -> int:
+        """Replace what the history keeps of former values; whatever was replaced is no longer on the disk.
+
+        Others may go on working; of what they commit meanwhile, nothing is replaced. Ended at any point, it has
+        replaced a part, and can simply be run again.
+
+        Args:
+            change: Is called for every step that changed, moved or deleted a document, the newest first, and returns
+                what to keep as its ``before``: the same object where nothing is to change. Of a document that was
+                deleted, the id and the revision are kept anyway.
+
+        Returns:
+            How many steps differ now.
+
+        Raises:
+            StoreBusy: Somebody else is doing the same, or keeps the store busy; what was replaced stays replaced.
+            Damaged: A part of the history is not what crmkit wrote; that part was left as it is.
+        """
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop every document from memory; the next use reads all of them again, through the codec.
+
+        Where the codec cannot open them, its error comes out of that use, and the store stays without documents.
         """
 
     @abstractmethod

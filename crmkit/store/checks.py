@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crmkit.errors import Conflict, Invalid, NotFound
-from crmkit.store.base import ANY, NEW, Delete, Doc, Move, Put, Requirement, Write
+from crmkit.store.base import ANY, NEW, Delete, Doc, Move, Put, Requirement, Reseal, Write
 from crmkit.store.documents import Documents
 
 Place = tuple[str, str]
@@ -16,6 +16,7 @@ Place = tuple[str, str]
 class Turn(NamedTuple):
     """One write: the document as it was, where, and as it will be; None for no document."""
 
+    write: Write
     collection: str
     to: str
     old: Doc | None
@@ -70,16 +71,19 @@ class Outcome:
     def _turn(self, write: Write) -> Turn:
         match write:
             case Put(collection, doc, expect):
-                return self._put(collection, collection, doc, expect)
+                return self._put(write, collection, doc, expect)
             case Move(collection, to, doc, expect):
-                return self._put(collection, to, doc, expect)
+                return self._put(write, to, doc, expect)
             case Delete(collection, id, expect):
                 current = self._existing(collection, id, expect)
                 self._after[collection, id] = None
-                return Turn(collection, "", current, None)
+                return Turn(write, collection, "", current, None)
+            case Reseal(collection, id):
+                current = self._existing(collection, id, ANY)
+                return Turn(write, collection, collection, current, current)
 
-    def _put(self, collection: str, to: str, doc: Doc, expect: int) -> Turn:
-        id = doc.get("id")
+    def _put(self, write: Put | Move, to: str, doc: Doc, expect: int) -> Turn:
+        collection, id = write.collection, doc.get("id")
         if not isinstance(to, str) or not isinstance(id, str):
             raise Invalid({"id": "must be text, and so must the name of the collection"})
         if to == collection:
@@ -93,7 +97,7 @@ class Outcome:
         if type(rev) is not int or rev < 1:
             raise Invalid({"rev": "must be a whole number from 1"}, f"{to} {id}")
         new = self._after[to, id] = {**doc, "rev": rev}
-        return Turn(collection, to, current, new)
+        return Turn(write, collection, to, current, new)
 
     def _existing(self, collection: str, id: str, expect: int) -> Doc:
         current = self._get(collection, id)

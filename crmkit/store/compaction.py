@@ -67,17 +67,17 @@ class Compaction:
         """
         fates = Fates()
         first = self._seq
-        with _Writer(self._temporary(self._files.log(self._old))) as log:
+        with LineWriter(self._temporary(self._files.log(self._old))) as log:
             for frame in commits:
                 if not log.lines:
                     first = frame.seq - 1
                     log.write(copied(first, [["m", self._meta(self._old)]]))
                 fates.take(frame)
-                log.write(copied(frame.seq, [condensed(operation) for operation in frame.operations]))
+                log.write(copied(frame.seq, condensed(frame.operations)))
             if not log.lines:
                 log.write(copied(first, [["m", self._meta(self._old)]]))
             log.end(self._seq)
-        with _Writer(self._temporary(self._files.snapshot(self._new))) as snapshot:
+        with LineWriter(self._temporary(self._files.snapshot(self._new))) as snapshot:
             snapshot.write(copied(self._seq, [["m", self._meta(self._new)]]))
             for collection, docs in self._batches(fates, again):
                 snapshot.write(copied(self._seq, [["b", collection, docs]]))
@@ -89,7 +89,7 @@ class Compaction:
         Args:
             newer: The commits after those that `write` was given.
         """
-        with _Writer(self._temporary(self._files.wal(self._new))) as journal:
+        with LineWriter(self._temporary(self._files.wal(self._new))) as journal:
             journal.write(copied(self._seq, [["m", self._meta(self._new)]]))
             for frame in newer:
                 journal.write(copied(frame.seq, frame.operations))
@@ -154,7 +154,12 @@ class Fates:
         for operation in frame.operations:
             self._number += 1
             match operation:
-                case ["u", collection, id, _, _] | ["d", collection, id, _] | ["v", collection, _, id, _, _]:
+                case (
+                    ["u", collection, id, _, _]
+                    | ["d", collection, id, _]
+                    | ["s", collection, id, _]
+                    | ["v", collection, _, id, _, _]
+                ):
                     self._operations[collection, id].append((self._number, operation))
 
     def of(self, number: int, collection: str, doc: Doc) -> Iterator[tuple[str, Doc]]:
@@ -167,6 +172,8 @@ class Fates:
                     return
                 case ["u", _, _, after, before]:
                     doc = patched(doc, after, before)
+                case ["s", _, _, fields]:
+                    doc = patched(doc, fields, ())
                 case ["v", _, to, _, after, before]:
                     yield from self.of(later, to, patched(doc, after, before))
                     return
@@ -182,8 +189,12 @@ def born(operation: Operation) -> Iterator[tuple[str, Doc]]:
             yield collection, doc
 
 
-def condensed(operation: Operation) -> Operation:
-    """Return an operation without what is in the snapshot anyway."""
+def condensed(operations: Iterable[Operation]) -> list[Operation]:
+    """Return operations without what is in the snapshot anyway."""
+    return [_condensed(operation) for operation in operations if operation[0] != "s"]
+
+
+def _condensed(operation: Operation) -> Operation:
     match operation:
         case ["p", collection, id, _]:
             return ["a", collection, [id]]
@@ -196,7 +207,7 @@ def condensed(operation: Operation) -> Operation:
     return operation
 
 
-class _Writer:
+class LineWriter:
     """A new file that is on disk when the block ends; lines are gathered, so that few calls write them."""
 
     def __init__(self, path: Path) -> None:
@@ -206,7 +217,7 @@ class _Writer:
         self._size = 0
         self._written = 0
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> LineWriter:
         self._fd = durable.open_file(self._path, os.O_RDWR | os.O_TRUNC)
         return self
 

@@ -51,6 +51,12 @@ class Contents:
         """Return contents with nothing in them, for reading everything again."""
         return Contents(self._codec, self._lazy)
 
+    def forgotten(self) -> Contents:
+        """Return contents with nothing in them that know the same registrations."""
+        empty = self.fresh()
+        empty._settings, empty.newest_at = self._settings, self.newest_at
+        return empty
+
     def take_over(self, other: Contents) -> None:
         """Hold what was read again, in the form in which each collection was registered."""
         for name, settings in self._settings.items():
@@ -78,6 +84,8 @@ class Contents:
             case ["u", collection, id, after, before]:
                 self.collections[collection].patch(id, after, before)
                 return [Change(seq, collection, id, "put")]
+            case ["s", collection, id, fields]:
+                self.collections[collection].patch(id, fields, ())
             case ["v", collection, to, id, after, before]:
                 return self._move(seq, collection, to, id, after, before)
             case ["d", collection, id, _]:

@@ -81,6 +81,11 @@ class Files:
             raise Damaged(f"{missing}: is missing, and with it the history of its time")
         return paths
 
+    def in_use(self, generation: int) -> list[Path]:
+        """Return the files that hold what is stored, and its past, while this generation is the current one."""
+        snapshot = [self.snapshot(generation)] if generation > FIRST else []
+        return [*(self.log(number) for number in range(FIRST, generation)), *snapshot, self.wal(generation)]
+
     def clean(self, generation: int) -> None:
         """Remove what nobody needs when this generation is the current one; only under the lock.
 
@@ -90,12 +95,25 @@ class Files:
             with contextlib.suppress(OSError):  # it costs space and does no harm
                 path.unlink()
 
+    def forget_before(self, generation: int) -> None:
+        """Remove what the generations before this one left beside their logs; only under the lock.
+
+        Whoever is about to read it finds that a newer generation is there.
+        """
+        for path in [path for path in self.folder.iterdir() if _is_before(generation, path.name)]:
+            path.unlink(missing_ok=True)
+        durable.sync_folder(self.folder)
+
     def _unneeded(self, generation: int) -> Iterator[Path]:
         for path in self.folder.iterdir():
-            named = _NAME.fullmatch(path.name)
-            is_old = named is not None and not path.name.startswith("log") and int(named[1]) < generation - 1
-            if is_old or _TEMPORARY.fullmatch(path.name):
+            if _is_before(generation - 1, path.name) or _TEMPORARY.fullmatch(path.name):
                 yield path
+
+
+def _is_before(generation: int, name: str) -> bool:
+    """Return whether a file is the journal or the snapshot of an earlier generation."""
+    named = _NAME.fullmatch(name)
+    return named is not None and not name.startswith("log") and int(named[1]) < generation
 
 
 def last_seq(journal: Path) -> int:

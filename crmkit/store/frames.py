@@ -9,6 +9,7 @@ A frame holds ``[seq, [operation…]]``. Operations are
 ``["u", collection, id, after, before]``           a changed document: the fields that differ, now and then
 ``["v", collection, to, id, after, before]``       the same of one that moves to another collection
 ``["d", collection, id, doc]``                     a document that is gone for good, as it was
+``["s", collection, id, fields]``                  fields of a document, sealed anew; not in a log
 ``["a", collection, [id…]]``                       in a log: documents that were new
 ``["e", lines]``                                   the end of a file that is finished, and how many lines it has
 =================================================  ===============================================================
@@ -46,6 +47,7 @@ _SHAPES: dict[str, tuple[Any, ...]] = {
     "u": (str, str, dict | list, dict),
     "v": (str, str, str, dict | list, dict),
     "d": (str, str, dict),
+    "s": (str, str, dict),
     "a": (str, list),
     "e": (int,),
 }

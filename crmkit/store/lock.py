@@ -61,6 +61,21 @@ class WorkspaceLock:
         finally:  # of its own: an interrupt on the way out must not leave the thread lock behind
             thread.release()
 
+    @contextmanager
+    def keep_threads_out(self) -> Iterator[None]:
+        """Keep the other threads of this process from holding the lock; other processes may.
+
+        Raises:
+            StoreBusy: Another thread kept it for longer than the time limit.
+        """
+        thread = self._thread
+        if not thread.acquire(timeout=self._timeout):
+            raise self._busy("another thread", self._timeout)
+        try:
+            yield
+        finally:
+            thread.release()
+
     def is_held(self) -> bool:
         """Return whether some thread of this process holds the lock."""
         return self._depth > 0

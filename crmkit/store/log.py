@@ -49,7 +49,7 @@ def logged(frame: Frame, about: str | None = None) -> Logged | None:
         if operation[0] == "m":
             meta = operation[1]
         elif about is None or _touches(operation, about):
-            steps += [step for step in _steps(operation) if about is None or step.id == about]
+            steps += [step for step in steps_of(operation) if about is None or step.id == about]
     return Logged(frame.seq, meta, tuple(steps)) if steps else None
 
 
@@ -62,7 +62,8 @@ def changes(commit: Logged) -> Iterator[Change]:
             yield Change(commit.seq, step.to, step.id, "put")
 
 
-def _steps(operation: Operation) -> Iterator[Step]:
+def steps_of(operation: Operation) -> Iterator[Step]:
+    """Yield what an operation did to documents; nothing where it only sealed something anew."""
     match operation:
         case ["p", collection, id, _]:
             yield Step("add", collection, id, collection)
@@ -108,7 +109,7 @@ def _found(logs: list[Path], journal: mmap.mmap, since: int, id: str | None, *, 
 
 def _in(data: mmap.mmap, name: str, since: int, text: bytes | None, *, newest_first: bool) -> Iterator[Frame]:
     start, end = _after(data, since), len(data)
-    lines = _backward(data, start, end, text) if newest_first else _forward(data, start, end, text)
+    lines = backward(data, start, end, text) if newest_first else _forward(data, start, end, text)
     for first, last in lines:
         frame = decode(data[first:last])
         if frame is None:
@@ -127,8 +128,8 @@ def _forward(data: mmap.mmap, start: int, end: int, text: bytes | None) -> Itera
         yield first, start
 
 
-def _backward(data: mmap.mmap, start: int, end: int, text: bytes | None) -> Iterator[tuple[int, int]]:
-    """The same from the end."""
+def backward(data: mmap.mmap, start: int, end: int, text: bytes | None = None) -> Iterator[tuple[int, int]]:
+    """Yield where lines begin and end, those that hold a text only, the last one first."""
     while start < end:
         found = end - 1 if text is None else data.rfind(text, start, end)
         if found < 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from crmkit.store.base import Codec, Doc
+from crmkit.store.base import Codec, Delete, Doc, Reseal
 from crmkit.store.checks import Turn
 from crmkit.store.frames import Operation
 
@@ -26,8 +26,12 @@ def operations(turns: Sequence[Turn], codec: Codec) -> list[Operation]:
 def _change(turn: Turn, codec: Codec) -> Operation:
     old, new = turn.old, turn.new
     assert old is not None
+    if isinstance(turn.write, Reseal):
+        return ["s", turn.collection, old["id"], codec.reseal(turn.collection, old)]
     if new is None:
-        return ["d", turn.collection, old["id"], codec.seal(turn.collection, old)]
+        forgets = isinstance(turn.write, Delete) and turn.write.forget
+        kept = {"id": old["id"], "rev": old["rev"]} if forgets else codec.seal(turn.collection, old)
+        return ["d", turn.collection, old["id"], kept]
     names = list(dict.fromkeys((*_differing(old, new), *codec.bound(turn.to, old, new))))
     after, before = codec.seal(turn.to, new, names), codec.seal(turn.collection, old, names)
     if turn.to == turn.collection:

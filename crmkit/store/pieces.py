@@ -19,7 +19,7 @@ _decoder = json.JSONDecoder()
 _START = re.compile(rb"[0-9a-f]{8} \[")
 _NEW = re.compile(r'\["[pb]","(?P<coll>[^"\\]+)"|\["[a-z]",(?P<none>)|(?P<doc>\{"id":")')
 _NAMED = re.compile(
-    rb'\["[pdu]","(?P<coll>[^"\\]+)","(?P<id>[^"\\]+)"|\["v","(?P<from>[^"\\]+)","[^"\\]+","(?P<moved>[^"\\]+)"'
+    rb'\["[pdus]","(?P<coll>[^"\\]+)","(?P<id>[^"\\]+)"|\["v","(?P<from>[^"\\]+)","[^"\\]+","(?P<moved>[^"\\]+)"'
     rb'|\["b","(?P<batch>[^"\\]+)"|"id":"(?P<doc>[^"\\]+)"'
 )
 

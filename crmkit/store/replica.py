@@ -34,6 +34,8 @@ class Replica:
         contents: The documents.
         journal: The journal that is being read and written.
         generation: The number of its generation.
+        is_whole: Whether the documents are there: not while everything is read, nor when that was interrupted, nor
+            after `forget`.
     """
 
     def __init__(self, files: Files, codec: Codec, lazy: frozenset[str], synced: Synced) -> None:
@@ -45,16 +47,16 @@ class Replica:
         self._synced = synced
         self._former: Journal | None = None
         self._mark = (0, 0)
-        self._is_whole = False  # not while everything is read, nor when that was interrupted
+        self.is_whole = False
         self._feed: deque[Change] = deque()
         self._feed_start = 0
 
     def has_news(self) -> bool:
         """Return whether somebody committed something, or began another generation."""
+        if not self.is_whole:
+            return True
         if self.journal.has_failed():
             return False  # what the system could not sync must not be shown
-        if not self._is_whole:
-            return True
         try:
             return self._files.mark() != self._mark or self.journal.has_grown()
         except OSError as error:
@@ -67,7 +69,8 @@ class Replica:
     def catch_up(self) -> None:
         """Take in what was committed since the last look; the caller holds `memory`."""
         while self.has_news():
-            if not self._is_whole:
+            if not self.is_whole:
+                self.journal.check_writable()  # reading again what could not be synced would show it
                 self.load()
             has_switched = self._files.mark() != self._mark  # asked first: then nothing more comes to this journal
             for frame in self.journal.read():
@@ -103,7 +106,7 @@ class Replica:
 
     def load(self) -> None:
         """Read everything from the files of the current generation."""
-        self._is_whole = False
+        self.is_whole = False
         while True:
             mark, generation = self._files.mark(), self._files.generation()
             durable.sync_folder(self._files.folder)
@@ -118,7 +121,14 @@ class Replica:
         self._feed_start = journal.seq
         self._replace_journal(journal)
         self.generation, self._mark = generation, mark
-        self._is_whole = True
+        self.is_whole = True
+
+    def forget(self) -> None:
+        """Drop every document, and whatever is derived from them, until `catch_up`; the caller holds `memory`."""
+        self.is_whole = False
+        self.contents = self.contents.forgotten()
+        self._feed.clear()
+        self._feed_start = self.journal.seq
 
     def _take_all(self, generation: int, journal: Journal) -> None:
         """Take in a snapshot and a journal in place of what is in memory."""

@@ -208,6 +208,8 @@ class _Wreck:
         match operation:
             case ["d", collection, id, _]:
                 self._take(collection, id)
+            case ["s", collection, id, fields]:
+                self._change(path, line, collection, collection, id, fields, {})
             case ["u", collection, id, dict(after), before]:
                 self._change(path, line, collection, collection, id, after, before or {})
             case ["v", collection, to, id, dict(after), before]:
@@ -226,7 +228,7 @@ class _Wreck:
             known = ", ".join(name for name in after if name != "rev")
             what = f"what {collection} {id} was before; its fields {known} are kept in {to}{PARTS}"
             self._lose(path, line, what, {(to, id)})
-            doc = {"id": id}
+            doc = {"id": id, "rev": 1}
         elif not ending and doc["rev"] != before.get("rev", doc["rev"]):
             self._lose(path, line, f"changes of {collection} {id} between revisions {doc['rev']} and {after['rev']}")
         self.records[to + ending, id] = patched(doc, after, before)
@@ -247,7 +249,7 @@ class _Wreck:
             found = {frame.seq: frame for _, frame in self._sound(path)}
         for frame in frames(self._files.wal(generation)):
             if not _is_mark(frame):
-                found.setdefault(frame.seq, Frame(frame.seq, [condensed(each) for each in frame.operations], 0))
+                found.setdefault(frame.seq, Frame(frame.seq, condensed(frame.operations), 0))
         yield from (found[seq] for seq in sorted(found))
 
     # ------------------------------------------------------------------ lines

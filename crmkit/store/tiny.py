@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import mmap
 import os
+import re
 import sys
+import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -12,11 +16,11 @@ from threading import get_ident
 from typing import Any
 
 from crmkit import durable
-from crmkit.errors import CrmError, Damaged, Refused, Unsupported
+from crmkit.errors import CrmError, Damaged, Refused, StoreBusy, Unsupported
 from crmkit.query import Condition, Find, Page
 from crmkit.records import now
-from crmkit.store import compaction, log
-from crmkit.store.base import Change, Codec, Doc, Logged, Requirement, Store, Write
+from crmkit.store import compaction, log, rewriting
+from crmkit.store.base import Change, Codec, Doc, Logged, Requirement, Step, Store, Write
 from crmkit.store.checks import Outcome
 from crmkit.store.contents import nothing_is_garbage
 from crmkit.store.files import FIRST, Files
@@ -32,7 +36,9 @@ from crmkit.store.synced import Synced
 from crmkit.store.tables import CrmDB, JournalTable
 from crmkit.values import instant_text
 
+_PAUSE = 0.05  # seconds between two looks whether others have compacted
 _CLOSING = 1.0  # seconds that closing waits for others before it leaves the journal as it is
+_REWRITING = 60.0  # seconds that somebody who rewrites the history waits for others who compact
 
 
 class TinyStore(Store):
@@ -127,6 +133,9 @@ class TinyStore(Store):
         """Return one document, or None."""
         contents = self._replica.contents  # before the check: `close` puts another in its place
         self._refresh()
+        if contents is not self._replica.contents:  # and so does `forget`
+            with self.reading():
+                return self._replica.contents.documents(collection).by_id.get(id)
         return contents.documents(collection).by_id.get(id)
 
     def find(self, find: Find) -> Page[Mapping[str, Any]]:
@@ -224,12 +233,50 @@ class TinyStore(Store):
             journal.close()
         return True
 
+    def rewrite_history(self, change: Callable[[Step], Mapping[str, Any]]) -> int:
+        """Replace what the logs keep of former values; see `Store.rewrite_history`.
+
+        The journal and the snapshot of the generation before are removed: they hold it all once more.
+        """
+        with self._plainly(), rewriting.claimed(self._files.folder):
+            self._compact_until(self.seq())
+            with self.lock():
+                generation = self._replica.generation
+                self._files.forget_before(generation)
+            return rewriting.rewrite(self._files.logs(generation), change)
+
+    def _compact_until(self, seq: int) -> None:
+        """See to it that all commits up to a number stand in logs, whether we or others compact."""
+        deadline = time.monotonic() + _REWRITING
+        while self._replica.journal.first.seq < seq and not self.compact():
+            if time.monotonic() > deadline:
+                raise StoreBusy(f"{self._files.folder}: others kept compacting for {_REWRITING:g} seconds; try again")
+            time.sleep(_PAUSE)
+            self._refresh()
+
+    def count_on_disk(self, pattern: re.Pattern[bytes]) -> Counter[bytes]:
+        """Return how often the first group of a pattern was found, by its text, in all files that are in use."""
+        with self._plainly(), ExitStack() as opened:
+            with self.lock():
+                files = [opened.enter_context(path.open("rb")) for path in self._files.in_use(self._replica.generation)]
+            counts: Counter[bytes] = Counter()
+            for file in files:
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                    counts.update(found[1] for found in pattern.finditer(data))
+            return counts
+
+    def forget(self) -> None:
+        """Drop every document from memory; see `Store.forget`."""
+        self._replica.journal.check_open()
+        with self._lock.keep_threads_out(), self._replica.memory:  # nobody here is in the middle of a commit
+            self._replica.forget()
+
     @contextmanager
     def lock(self, timeout: float | None = None) -> Iterator[None]:
         """Hold the write lock; everything that others committed has been taken in when the block starts."""
         self._replica.journal.check_writable()
         with self._lock.hold(timeout) as was_taken_now:
-            if was_taken_now and self._replica.has_news():
+            if (was_taken_now or not self._replica.is_whole) and self._replica.has_news():
                 with self._plainly(), self._replica.memory:
                     self._replica.catch_up()
                     self._replica.journal.cut_tail()
@@ -239,10 +286,10 @@ class TinyStore(Store):
         """Read every frame on disk again and return the problems found."""
         self._replica.journal.check_open()
         with self._lock.hold():
-            paths = [self._files.log(number) for number in range(FIRST, self._replica.generation)]
-            if self._replica.generation > FIRST:
-                paths.append(self._files.snapshot(self._replica.generation))
-            problems = [problem for path in paths for problem in verify_finished(path)]
+            with suppress(CrmError):  # told of below
+                self._refresh()
+            *finished, _ = self._files.in_use(self._replica.generation)  # the journal has checks of its own
+            problems = [problem for path in finished for problem in verify_finished(path)]
             replica = self._replica
             return [*problems, *replica.journal.verify(), *replica.broken_chain(), *replica.wrong_generation()]
 
@@ -272,12 +319,16 @@ class TinyStore(Store):
         self._refresh()
         with self._replica.memory:
             self._replica.journal.check_open()
-            outer = self._reader
-            try:
-                self._reader = get_ident()
-                yield
-            finally:
-                self._reader = outer
+            if self._replica.is_whole:
+                outer = self._reader
+                try:
+                    self._reader = get_ident()
+                    yield
+                finally:
+                    self._reader = outer
+                return
+        with self.reading():  # another thread had everything forgotten just now
+            yield
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:
@@ -289,7 +340,8 @@ class TinyStore(Store):
 
     def _refresh(self) -> None:
         """Take in what other processes committed, unless this thread wants everything to stay as it is."""
-        if self._reader == get_ident() or not self._replica.has_news():
+        stays = self._reader == get_ident() and self._replica.is_whole
+        if stays or not self._replica.has_news():
             return
         try:
             with self._plainly(), self._replica.memory:
@@ -329,7 +381,7 @@ class TinyStore(Store):
 
         Behind the last commit comes a line that says nothing; or the journal is compacted, where that is worth while.
         """
-        if not self._has_written or self._replica.journal.has_failed():
+        if not self._has_written or self._replica.journal.has_failed() or not self._replica.is_whole:
             return
         if compaction.is_due(self._files, self._replica.generation, 4 * self._replica.journal.place.position):
             self.compact()
