@@ -176,6 +176,25 @@ class Result:
 
 # --------------------------------------------------------------------------- what hooks pass around
 
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether somebody may do something. It is true where they may.
+
+    Attributes:
+        allowed: Whether they may.
+        reason: Why, or why not and who may: one line for a person.
+        rule: What decided: a plugin, or ``"crmkit"``; filled in where a plugin leaves it empty.
+    """
+
+    allowed: bool
+    reason: str
+    rule: str = ""
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
 Action = Literal["add", "update", "remove", "restore"]
 
 

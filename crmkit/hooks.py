@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from crmkit.contributions import Analysis, Change, Entry, View
+    from crmkit.contributions import Analysis, Change, Decision, Entry, View
     from crmkit.crm import CRM
     from crmkit.records import Customer, Record
 
@@ -189,4 +189,39 @@ def crm_unlock_identity(uri: str) -> str | None:
             return ask_my_safe(uri) if uri.startswith("safe:") else None
 
     Added in 0.1.
+    """
+
+
+# --------------------------------------------------------------------------- choices
+
+
+@hookspec
+def crm_authorize(crm: CRM, actor: str, action: str, record: Record | None) -> Decision | None:
+    """Decide whether somebody may do something.
+
+    When: before an action that not everybody may do, and when ``crm.can`` or ``crm.explain`` asks.
+
+    Args:
+        crm: The open CRM.
+        actor: Who wants to.
+        action: ``"reveal"``, ``"export"``, ``"erase"``, ``"bulk"``, ``"settings"``, or a plugin's own, which has a
+            dot: ``"billing.refund"``.
+        record: The record that it is about; None where it is about no single one.
+
+    Returns:
+        A `Decision` with its reason in one line, or None to leave it to others.
+
+    Combined: the first answer counts; crmkit's own plugin, which knows the roles of crmkit.toml, is asked first. Where
+    nobody answers, everything is allowed if crmkit.toml has no roles, and nothing if it has some.
+
+    Failure: propagates, and nothing is done.
+
+    Example::
+
+        @hookimpl
+        def crm_authorize(actor, action, record):
+            if action == "reveal" and record.tags and "vip" in record.tags and actor != record.owner:
+                return Decision(False, "the secrets of a VIP are for the owner only")
+
+    Added in 0.2.
     """

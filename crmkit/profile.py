@@ -6,15 +6,52 @@ People write that file; crmkit writes it once, when the workspace is made.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from crmkit.durable import replace_file
 from crmkit.errors import Invalid
 from crmkit.values import country_names, currency_digits
+
+ACTIONS = ("reveal", "export", "erase", "bulk", "settings")
+"""What roles guard; plugins may have actions of their own, with a dot in the name: "billing.refund"."""
+
+_OF_A_PLUGIN = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+")
+
+
+def action_problem(action: object) -> str:
+    """Return what is wrong with the name of an action; empty where it is one of crmkit's, or may be a plugin's."""
+    if isinstance(action, str) and (action in ACTIONS or _OF_A_PLUGIN.fullmatch(action)):
+        return ""
+    meant = _meant(str(action), (*ACTIONS, "a plugin's own, which has a dot: billing.refund"))
+    return f"{action!r} is not an action; {meant}"
+
+
+class Role(BaseModel):
+    """What some people may do.
+
+    Attributes:
+        members: Their names, as ``crm.actor`` has them.
+        may: The actions.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
+
+    members: tuple[str, ...] = ()
+    may: tuple[str, ...] = ()
+
+    @field_validator("may")
+    @classmethod
+    def _known_actions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for action in value:
+            if problem := action_problem(action):
+                raise ValueError(problem)
+        return value
 
 
 class Profile(BaseModel):
@@ -27,6 +64,8 @@ class Profile(BaseModel):
         time_zone: IANA name; the zone in which days begin.
         language: Of screens and words.
         plugins: Installed plugins to load, ``"webhooks"`` or ``"webhooks==1.2"``.
+        roles: Who may do what, by role; where there are none, everybody may do everything.
+        teams: Who works together, by team; they share what is visible to the team of its owner.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, defer_build=True)
@@ -37,6 +76,12 @@ class Profile(BaseModel):
     time_zone: str = "UTC"
     language: str = "en"
     plugins: tuple[str, ...] = ()
+    roles: Mapping[str, Role] = Field(default_factory=dict)
+    teams: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+
+    def mates(self, actor: str) -> frozenset[str]:
+        """Return everybody who shares a team with somebody, that person included."""
+        return frozenset({actor}.union(*(team for team in self.teams.values() if actor in team)))
 
     @field_validator("currency")
     @classmethod
@@ -70,6 +115,18 @@ class Profile(BaseModel):
             raise ValueError("is not an IANA time zone such as Europe/Berlin") from None
         return value
 
+    @model_validator(mode="after")
+    def _everybody_has_a_role(self) -> Profile:
+        with_role = {member for role in self.roles.values() for member in role.members}
+        for team, members in self.teams.items() if self.roles else ():
+            for member in members:
+                if member not in with_role:
+                    raise ValueError(f"{member!r} of the team {team!r} is in no role; name them in one of {self._roles()}")
+        return self
+
+    def _roles(self) -> str:
+        return ", ".join(f"[roles.{name}]" for name in self.roles)
+
 
 def read_profile(path: Path) -> Profile:
     """Read a ``crmkit.toml``.
@@ -101,6 +158,19 @@ currency = "{profile.currency}"   # of amounts that name none (ISO 4217)
 time_zone = "{profile.time_zone}"
 language = "{profile.language}"
 plugins = []   # installed plugins to load, for example "webhooks==1.2"
+
+# Who may do what. Without a role in this file, everybody may do everything. Actions: {", ".join(ACTIONS)};
+# plugins may have their own, with a dot. Names are those of the system users.
+# [roles.manager]
+# members = ["ann"]
+# may = ["reveal", "export", "erase", "bulk", "settings"]
+# [roles.sales]
+# members = ["bob"]
+# may = ["reveal"]
+
+# Who works together. A record that is visible to the team is seen by everybody who shares one with its owner.
+# [teams]
+# sales = ["ann", "bob"]
 """.encode(),
     )
 
@@ -114,11 +184,21 @@ def problems(error: ValidationError) -> dict[str, str]:
     """Return what is wrong with settings, by key."""
     found = {}
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
-        key = ".".join(str(part) for part in problem["loc"])
+        place = [str(part) for part in problem["loc"]]
         text = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(key, list(Profile.model_fields), n=1)
-            allowed = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(Profile.model_fields)}"
-            text = f"is not a key; {allowed}"
-        found[key] = text
+            known = Role if place[0] == "roles" else Profile
+            text = f"is not a key; {_meant(place[-1], known.model_fields)}"
+        elif problem["type"] == "tuple_type":
+            text = 'must be a list, such as ["ann", "bob"]'
+        elif problem["type"] in ("dict_type", "mapping_type", "model_type"):
+            text = "must be a table, such as [roles.manager] or [teams]"
+        found[".".join(place) or "teams"] = text
     return found
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    """Return what is allowed in place of a word that is not: the nearest, or all."""
+    allowed = list(known)
+    near = difflib.get_close_matches(word, allowed, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(allowed)}"

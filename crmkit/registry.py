@@ -32,6 +32,7 @@ DEFAULT_PLUGINS = (
     "crmkit.plugins.operational.catalog",
     "crmkit.plugins.collaborative.interactions",
     "crmkit.plugins.analytical.revenue",
+    "crmkit.plugins.governance.roles",
     "crmkit.plugins.governance.os_keyring",
 )
 T = TypeVar("T")
