@@ -27,6 +27,7 @@ from crmkit.contributions import (
     Table,
     Timeline,
 )
+from crmkit.detector import find_payment_data
 from crmkit.errors import (
     ChangedSince,
     Conflict,
@@ -105,6 +106,7 @@ __all__ = [
     "Unique",
     "Unsupported",
     "create",
+    "find_payment_data",
     "hookimpl",
     "open",
     "restore",

@@ -12,6 +12,7 @@ from crmkit.codec import REMOVED, RecordCodec
 from crmkit.contributions import Action, Change
 from crmkit.errors import Invalid
 from crmkit.fields import Secret
+from crmkit.forbidden import REASON, has_forbidden
 from crmkit.links import redirected
 from crmkit.records import Record, has_bad_text, now
 from crmkit.schema import KEPT_BY_CRMKIT, adapter, info, invalid
@@ -288,6 +289,8 @@ class Drafter:
                 problems[name] = "is the secret of another record or field; reveal it and give the value"
             elif has_bad_text(value):
                 problems[name] = "holds a character that not every store can keep (U+0000, or half of a surrogate pair)"
+            elif has_forbidden(value):
+                problems[name] = REASON
             elif spec is not None and spec.kind in ("date", "instant") and is_number(value):
                 problems[name] = "is a number; write a date as 2026-11-22"
             elif name in ("rev", "updated_at"):

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from crmkit.errors import Invalid
 from crmkit.fields import Kind, marks
+from crmkit.forbidden import REASON, is_forbidden_name
 from crmkit.schema import KEPT_BY_CRMKIT, FieldSpec, RecordInfo, info, inner_type
 
 WORD = re.compile(r"[a-z][a-z0-9_]*")
@@ -74,6 +75,8 @@ def _type_problems(
 
 def _field_problem(spec: FieldSpec, field: FieldInfo) -> str:
     inner, many = inner_type(field.annotation)
+    if any(is_forbidden_name(word) for part in (spec, *spec.parts) for word in (part.name, part.label)):
+        return REASON
     if spec.klass == "sensitive" and (many or spec.parts or not _is_secret(field.annotation)):
         return "Sensitive must be the whole field: Sensitive[str], or Sensitive[str] | None"
     if spec.klass == "sensitive" and not (isinstance(inner, type) and issubclass(inner, SEALABLE)):

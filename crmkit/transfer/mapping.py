@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from crmkit.errors import ImportProblem
+from crmkit.forbidden import REASON, is_forbidden_column
 from crmkit.schema import KEPT_BY_CRMKIT, FieldSpec, RecordInfo
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
@@ -149,6 +150,9 @@ def _column_of(path: str, chosen: Mapped) -> str:
 
 def _check(chosen: Mapped, info: RecordInfo, columns: tuple[str, ...]) -> None:
     """Refuse a mapping that can give no record at all, before any row is read."""
+    for column, target in chosen.items():
+        if is_forbidden_column(column, target.spec.name):
+            raise ImportProblem(f"column '{column}' {REASON}; leave it out")
     if not chosen:
         raise ImportProblem(f"no column fits a field of {info.type}; map them: there are {', '.join(columns)}")
     reached = {target.path.partition(".")[0] for target in chosen.values()}

@@ -1,0 +1,71 @@
+"""What must not be stored, not even sealed: card security codes, PINs and the data of a card's magnetic stripe.
+
+Nobody needs them once a payment was authorised, and whoever has them can pay with the card. They are known by the name
+of a field or column, and by their looks: track data wherever it stands, a security code beside a card number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from crmkit.detector import find_payment_data, is_card_number
+
+REASON = "must not be stored after authorization, not even encrypted: card security codes, PINs and magnetic track data"
+
+FORBIDDEN_NAME = re.compile(
+    r"(?:.*_)?(?:i?cvv2?|cvc2?|cvn2|cav2|magstripe|(?:mag|magnetic)_?stripe|track_?[12]|track_?data)(?:_.*)?"
+    r"|(?:card_)?(?:cid|csc|cvn|cvd|cav|pin_?(?:number|block)?|pin_code)"
+    r"|(?:.*_)?card_(?:security|verification)(?:_.*)?"
+)
+INNOCENT = {"cid": "number", "pin": "postcode", "pincode": "postcode"}  # what else a column of that name may be
+
+MANY_DIGITS = re.compile(r"\d(?:[ \u00a0\u202f-]?\d){12}")
+TRACK_1 = re.compile(r"%?B(\d{13,19})\^[^\^\r\n]{0,40}\^\d{4}")
+TRACK_2 = re.compile(r"(?<!\d)(\d{13,19})[=D]\d{7}", re.ASCII)
+CODE = re.compile(
+    r"(?<![A-Za-z])(?:cvv2?|cvc2?|cvn2?|cav2?|cid|csc|pin|card security code|security code|verification code"
+    r"|pr(?:ü|ue)fziffer|pr(?:ü|ue)fnummer|cryptogramme|c[oó]digo de seguridad)"
+    r"(?:[ :=#.-]|code|number|no|is|ist|est|es){0,6}\d{3,4}(?!\d)",
+    re.IGNORECASE,
+)
+NEAR = 100  # signs between a card number and a code that belongs to it, at most
+SHORTEST = 17  # a card number and a code of three digits
+
+
+def is_forbidden_name(name: str) -> bool:
+    """Return whether a field or column of this name would hold what must not be stored; ``pincode`` is a postcode."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower()
+    return FORBIDDEN_NAME.fullmatch(words) is not None
+
+
+def is_forbidden_column(column: str, field: str) -> bool:
+    """Return whether a column must not go to a field; ``PIN code`` may be one of postcodes, ``CID`` one of numbers."""
+    letters = "".join(re.findall("[a-z0-9]+", column.lower()))
+    return is_forbidden_name(column) and INNOCENT.get(letters) != field
+
+
+def has_forbidden(value: Any) -> bool:
+    """Return whether a raw value holds track data, or a security code beside a card number, in any text of it."""
+    if isinstance(value, str):
+        return len(value) >= SHORTEST and _is_forbidden(value)
+    if isinstance(value, Mapping):
+        return any(map(has_forbidden, value.values()))
+    if isinstance(value, BaseModel):
+        return has_forbidden(dict(value))
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(has_forbidden, value))
+    return False
+
+
+def _is_forbidden(text: str) -> bool:
+    if not MANY_DIGITS.search(text):
+        return False
+    for pattern in (TRACK_1, TRACK_2):
+        if any(is_card_number(track[1]) for track in pattern.finditer(text)):
+            return True
+    cards = (found for found in find_payment_data(text) if found.kind == "card")
+    return any(CODE.search(text, max(0, card.start - NEAR), card.end + NEAR) for card in cards)
