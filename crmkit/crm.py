@@ -15,7 +15,7 @@ from crmkit.binding import Binder
 from crmkit.codec import REMOVED
 from crmkit.collection import Collection
 from crmkit.commits import Commit, outside
-from crmkit.contributions import Analysis, Entry, Result, View
+from crmkit.contributions import Analysis, Decision, Entry, Result, View
 from crmkit.errors import Conflict, CrmError, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.handle import Handle, screens
@@ -73,6 +73,34 @@ class CRM(Handle):
                     raise
         raise Invalid({"tries": "must be 1 or more"})
 
+    # ------------------------------------------------------------------ rights
+
+    def can(self, action: str, record: Record | None = None) -> Decision:
+        """Return whether the actor may do something; true where they may, with the reason in one line.
+
+        Args:
+            action: ``"reveal"``, ``"export"``, ``"erase"``, ``"bulk"`` (import, merge, undo and adding of more than one
+                record), ``"settings"`` (members, keys, trust), or a plugin's own, which has a dot.
+            record: The record that it is about, where it is about one.
+
+        Raises:
+            Invalid: There is no such action.
+        """
+        return self._rights.decide(self.actor, action, record)
+
+    def explain(self, action: str, record: Record | None = None, actor: str | None = None) -> str:
+        """Return why somebody may do something or not, in lines for a person: roles, rule, and what it is worth.
+
+        Args:
+            action: As `can` takes it.
+            record: The record that it is about, where it is about one.
+            actor: Who wants to; who acts now, when left out.
+
+        Raises:
+            Invalid: There is no such action.
+        """
+        return self._rights.explain(actor or self.actor, action, record)
+
     # ------------------------------------------------------------------ sensitive fields
 
     def reveal(self, record: Record, field: str, *, reason: str) -> Secret[Any]:
@@ -96,6 +124,7 @@ class CRM(Handle):
             raise Invalid({field: "is not a sensitive field; read it as an attribute"})
         if not isinstance(reason, str) or not reason.strip():
             raise Invalid({"reason": "say why; it is kept in the audit log"})
+        self._guard("reveal", record)
         with self._store.lock():
             doc = self._committer.document(collection.info.plural, record.id)
             if doc is None:
@@ -368,6 +397,7 @@ class CRM(Handle):
             Damaged: What was written is not what is stored; nothing is left behind.
             CrmError: The system cannot write there.
         """
+        self._guard("export")
         return self._exporter().everything(Path(folder), reveal, progress)
 
     def export(
@@ -384,6 +414,7 @@ class CRM(Handle):
             NotFound: There is no such type.
             Invalid: The name of the file ends otherwise, there is such a file, or the reason is blank.
         """
+        self._guard("export")
         return self._exporter().one_type(self.collection(type).info.plural, Path(path), reveal, progress)
 
     def _exporter(self) -> Exporter:

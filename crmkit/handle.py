@@ -27,7 +27,8 @@ from crmkit.merge import Merger
 from crmkit.profile import Profile, read_profile
 from crmkit.query import Condition
 from crmkit.records import Customer, Record
-from crmkit.registry import PluginTable, Registry
+from crmkit.registry import PluginTable, Registry, asking_plugin
+from crmkit.rights import Rights
 from crmkit.schema import adapter, info
 from crmkit.search import search_text
 from crmkit.store.tiny import TinyStore
@@ -59,6 +60,7 @@ class Handle:
         ask_plugins(self._registry)  # one of them may have the identity
         self._vault = Vault.unlock(workspace.keys)
         self._codec = RecordCodec(self._vault)
+        self._rights = Rights(self, self._registry, self.profile, self._note_refusal)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self._vault.close)
             self._load_files()  # before the store is read: the types of plugins say what is kept packed
@@ -252,6 +254,23 @@ class Handle:
             yield
         finally:
             _actor.reset(token)
+
+    def _guard(self, action: str, record: Record | None = None) -> None:
+        """Let pass what the actor may do; see `Rights.guard`."""
+        self._rights.guard(self.actor, action, record)
+
+    def _note_refusal(self, action: str, record: Record | None) -> None:
+        workspace = self._vault.workspace_id
+        with self._store.lock():
+            self._vault.audit.append(
+                actor=self.actor,
+                action="refused",
+                entity="workspace" if record is None else info(type(record)).type,
+                record=workspace if record is None else record.id,
+                subject=workspace,
+                fields=(action,),
+                plugin=asking_plugin(),
+            )
 
     def _sealed_reason(self, reason: str, cause: str) -> str:
         """Seal why a commit was made: people write names into reasons."""
