@@ -33,11 +33,13 @@ class Put:
 
     Attributes:
         expect: The revision that must be stored now, or `NEW`, or `ANY`.
+        forget: Whether the log keeps nothing of what changes but the names of fields.
     """
 
     collection: str
     doc: Doc
     expect: int
+    forget: bool = False
 
 
 @dataclass(frozen=True)

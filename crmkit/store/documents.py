@@ -44,7 +44,10 @@ class OpenDocs(dict[str, Doc]):
     def patch(self, id: str, after: Doc, before: Iterable[str]) -> None:
         """Take in changed fields in their form on disk."""
         plain = patched(self[id], after, before)
-        self[id] = {**plain, **self.open(after, plain)}
+        opened = self.open(after, plain)
+        self[id] = doc = {**plain, **opened}
+        for name in after.keys() - opened.keys():  # what nobody can open any more
+            del doc[name]
 
     def read(self, names: Sequence[str] | None) -> Iterator[Doc]:  # noqa: ARG002  # as `PackedDocs.read`
         """Return the documents; all of their fields are there anyway."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from crmkit.store.base import Codec, Delete, Doc, Reseal
+from crmkit.store.base import Codec, Delete, Doc, Put, Reseal
 from crmkit.store.checks import Turn
 from crmkit.store.frames import Operation
 
@@ -33,7 +33,11 @@ def _change(turn: Turn, codec: Codec) -> Operation:
         kept = {"id": old["id"], "rev": old["rev"]} if forgets else codec.seal(turn.collection, old)
         return ["d", turn.collection, old["id"], kept]
     names = list(dict.fromkeys((*_differing(old, new), *codec.bound(turn.to, old, new))))
-    after, before = codec.seal(turn.to, new, names), codec.seal(turn.collection, old, names)
+    after = codec.seal(turn.to, new, names)
+    if isinstance(turn.write, Put) and turn.write.forget:
+        before = {**{name: None for name in names if name in old and name not in after}, "rev": old["rev"]}
+    else:
+        before = codec.seal(turn.collection, old, names)
     if turn.to == turn.collection:
         return ["u", turn.to, new["id"], after, before]
     return ["v", turn.collection, turn.to, new["id"], after, before]

@@ -444,3 +444,12 @@ def test_what_a_thread_reads_stays_while_it_reads(open_store: Opener, put: Any) 
         assert (reader.seq(), reader.count("customers"), len(list(reader.commits()))) == (1, 1, 1)
         assert reader.get("customers", "b") is None
     assert (reader.seq(), reader.count("customers"), len(list(reader.commits()))) == (2, 2, 2)
+
+
+def test_what_is_forgotten_leaves_names_and_no_values(store: Store) -> None:
+    store.commit([Put("people", {"id": "A", "name": "Ada", "city": "London", "age": 36}, NEW)], {"cause": "1"})
+    store.commit([Put("people", {"id": "A", "city": "Paris", "age": 36}, 1, forget=True)], {"cause": "2"})
+    newest = next(iter(store.commits(newest_first=True)))
+    assert dict(store.get("people", "A") or {}) == {"id": "A", "rev": 2, "city": "Paris", "age": 36}
+    assert newest.steps[0].before == {"name": None, "rev": 1}
+    assert set(newest.steps[0].changed) == {"name", "city", "rev"}
