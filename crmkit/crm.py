@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from crmkit.audit import Audit, check_reveals
 from crmkit.binding import Binder
 from crmkit.codec import REMOVED
 from crmkit.collection import Collection
@@ -116,6 +117,7 @@ class CRM(Handle):
 
         Raises:
             Invalid: The field is not a sensitive one, is empty, or no reason is given; or an id is, and no record.
+            Refused: This actor was shown many values just now; it works again after a while, or `crmkit unlock`.
         """
         check_record(record)
         collection = self.collection(type(record))
@@ -132,6 +134,7 @@ class CRM(Handle):
             if field not in doc:
                 raise Invalid({field: "is empty"})
             subject = self._codec.subject(collection.info.plural, doc)
+            check_reveals(self._vault, self.actor)
             self._vault.audit.append(
                 actor=self.actor,
                 action="reveal",
@@ -144,6 +147,11 @@ class CRM(Handle):
             )
             masked = self._codec.secret(collection.info.plural, doc, field)
             return masked.opened(self._codec.opened(collection.info.plural, doc, field))
+
+    @property
+    def audit(self) -> Audit:
+        """The audit log: who did what to sealed fields, and why."""
+        return Audit(lambda: self._vault)
 
     # ------------------------------------------------------------------ questions to plugins
 
