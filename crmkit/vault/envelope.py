@@ -36,6 +36,9 @@ NONCE_LENGTH = 12
 TAG_LENGTH = 16
 
 _FILLING = (b"", b"===", b"==", b"=")  # what makes the text a multiple of four
+_STANDARD = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+# base64 decoders let spare bits of the last character pass; an envelope must have one text only
+_LAST = (_STANDARD, b"", _STANDARD[::16], _STANDARD[::4])
 _BODY = HEADER_LENGTH + NONCE_LENGTH
 _TO_URL_ALPHABET = bytes.maketrans(b"+/", b"-_")
 _TO_STANDARD_ALPHABET = bytes.maketrans(b"-_+/=", b"+/!!!")  # what base64url does not know becomes what nobody knows
@@ -47,14 +50,17 @@ def header(generation: int) -> bytes:
 
 
 @lru_cache(maxsize=1_024)
-def _field_data(workspace: bytes, entity: str, field: str) -> bytes:
+def field_data(workspace: bytes, entity: str, field: str) -> bytes:
+    """Return the part of `associated_data` that all records share."""
     place = prefixed(workspace) + name_bytes(COMPARTMENT) + name_bytes(entity) + name_bytes(field)
     return b"crmkit/field/v1" + place
 
 
-@lru_cache(maxsize=1_024)  # the fields of a record come one after the other
-def _record_data(record: str, subject: str) -> bytes:
-    return prefixed(id_bytes(record)) + prefixed(id_bytes(subject))
+@lru_cache(maxsize=64)  # the fields of a record come one after the other
+def record_data(record: str, subject: str) -> bytes:
+    """Return the part of `associated_data` that all fields of a record share."""
+    own = prefixed(id_bytes(record))
+    return own + (own if subject == record else prefixed(id_bytes(subject)))
 
 
 def associated_data(workspace: bytes, entity: str, field: str, record: str, subject: str) -> bytes:
@@ -67,7 +73,7 @@ def associated_data(workspace: bytes, entity: str, field: str, record: str, subj
         record: The id of the record, as text.
         subject: The id of the subject whose data key seals the field, as text.
     """
-    return _field_data(workspace, entity, field) + _record_data(record, subject)
+    return field_data(workspace, entity, field) + record_data(record, subject)
 
 
 def seal(key: AESGCM, generation: int, place: bytes, value: object) -> str:
@@ -95,11 +101,11 @@ def open(key: AESGCM, blob: bytes, place: bytes) -> Any:
     Raises:
         Damaged: It was sealed for another place or under another key, or it was changed.
     """
-    head, nonce = blob[:HEADER_LENGTH], blob[HEADER_LENGTH:_BODY]
     try:
-        return _unpad(key.decrypt(nonce, blob[_BODY:], place + head))
+        plain = key.decrypt(blob[HEADER_LENGTH:_BODY], blob[_BODY:], place + blob[:HEADER_LENGTH])
     except InvalidTag:
         raise Damaged("it was changed, or sealed for another place") from None
+    return _unpad(plain)
 
 
 def to_text(blob: bytes) -> str:
@@ -116,15 +122,14 @@ def from_text(sealed: object) -> bytes:
     if not isinstance(sealed, str) or not sealed.startswith(PREFIX):
         raise Damaged("it is no envelope")
     try:
-        text = sealed[len(PREFIX) :].encode("ascii").translate(_TO_STANDARD_ALPHABET)
-        text += _FILLING[len(text) % 4]
-        blob = a2b_base64(text, strict_mode=True)
+        text = sealed[3:].encode("ascii").translate(_TO_STANDARD_ALPHABET)
+        over = len(text) % 4
+        blob = a2b_base64(text + _FILLING[over], strict_mode=True)
     except ValueError:  # not ASCII, or no base64
         raise Damaged("it is no envelope") from None
-    # base64 decoders let spare bits of the last characters pass; an envelope must have one text only
-    if b2a_base64(blob[len(blob) // 3 * 3 :], newline=False) != text[len(blob) // 3 * 4 :]:
+    if not text or text[-1] not in _LAST[over]:
         raise Damaged("it is no envelope")
-    if blob[:2] != FORMAT_AND_ALGORITHM:
+    if not blob.startswith(FORMAT_AND_ALGORITHM):
         raise Damaged("its format or algorithm is not known to this version")
     if len(blob) < _BODY + TAG_LENGTH:
         raise Damaged("it was cut short")
@@ -152,6 +157,6 @@ def _pad(value: object) -> bytes:
 
 def _unpad(plain: bytes) -> Any:
     end = 5 + int.from_bytes(plain[1:5], "big")
-    if len(plain) != padded_length(end) or plain[end:].strip(b"\0"):
+    if len(plain) != padded_length(end) or len(plain.rstrip(b"\0")) > end:
         raise Damaged("its padding is wrong")
     return decode_value(plain[:1], plain[5:end])
