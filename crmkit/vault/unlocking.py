@@ -130,15 +130,15 @@ def _folder(*, make: bool) -> Iterator[int]:
             with contextlib.suppress(FileExistsError):
                 path.mkdir(mode=0o700)
         fd = os.open(path, _FOLDER_FLAGS)
+        try:
+            _check(os.fstat(fd), str(path))
+            yield fd
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise Locked(f"{path} cannot hold an opened identity: {error.strerror}") from None
-    try:
-        _check(os.fstat(fd), str(path))
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _place() -> Path:
