@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from crmkit.vault.guarded import Guarded
-from crmkit.vault.keyring import Key, Keyring
+from crmkit.vault.keyring import Key
+from crmkit.vault.keyring_file import KeyringFile
 from crmkit.vault.layout import name_bytes, prefixed
 
 BITS = 12  # among 100,000 values about 24 share a tag: too few to slow a search, too many to tell who is who
@@ -22,7 +23,7 @@ class BlindIndex(Guarded):
         keyring: Where the ``bidx`` keys are.
     """
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: KeyringFile) -> None:
         self._keyring = keyring
         self._derived: dict[tuple[int, str, str], bytes] = {}
 

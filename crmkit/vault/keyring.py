@@ -7,7 +7,7 @@ import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from crmkit.vault.layout import COMPARTMENT, id_bytes
 
 PURPOSES = ("wrap", "bidx", "audit", "suppress", "files")
 STATUSES = ("primary", "active", "retired", "destroyed")
+MEMBER_KINDS = ("member", "recovery")
+SEALS = ("personal", "sensitive")
 KEY_LENGTH = 32
 
 
@@ -36,7 +38,7 @@ class Key(Guarded):
             ``files`` (attachments of no customer).
         status: ``primary`` writes and reads, ``active`` reads, ``retired`` and ``destroyed`` are of the past.
         created: When it was made, UTC.
-        secret: The 32 bytes; a bytearray, so that they can be overwritten.
+        secret: The 32 bytes, none of a destroyed key; a bytearray, so that they can be overwritten.
     """
 
     id: int
@@ -47,8 +49,19 @@ class Key(Guarded):
 
     def __post_init__(self) -> None:
         known = self.purpose in PURPOSES and self.status in STATUSES
-        if not known or not 0 < self.id < 2**32 or len(self.secret) != KEY_LENGTH:
+        length = 0 if self.is_destroyed else KEY_LENGTH
+        if not known or not 0 < self.id < 2**32 or len(self.secret) != length:
             raise ValueError("not a key of a keyring")
+
+    @classmethod
+    def new(cls, id: int, purpose: str) -> Key:
+        """Return a new primary key."""
+        return cls(id, purpose, "primary", _now(), bytearray(os.urandom(KEY_LENGTH)))
+
+    @property
+    def is_destroyed(self) -> bool:
+        """Whether its bytes are gone."""
+        return self.status == "destroyed"
 
     @property
     def fingerprint(self) -> str:
@@ -63,10 +76,14 @@ class Member:
     Attributes:
         name: How the member is called.
         public_key: The age recipient.
+        kind: ``member``, or ``recovery`` for the key that lies in a drawer.
+        added: When, UTC; empty where that was not kept.
     """
 
     name: str
     public_key: str
+    kind: str = "member"
+    added: str = ""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -78,22 +95,23 @@ class Keyring(Guarded):
         epoch: Rises with every change of members or keys.
         members: Who can open it.
         keys: Every key, by id.
+        seal: The lowest class of fields that is sealed: ``personal`` or ``sensitive``.
+        was_plain: Whether personal values may lie unsealed in older files.
     """
 
     workspace_id: str
     epoch: int
     members: tuple[Member, ...]
     keys: Mapping[int, Key]
+    seal: str = "personal"
+    was_plain: bool = False
 
     @classmethod
-    def create(cls, workspace_id: str, member: Identity) -> Keyring:
+    def create(cls, workspace_id: str, member: Identity, seal: str = "personal") -> Keyring:
         """Return a keyring with one new primary key for each purpose, for one member."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        keys = {
-            id: Key(id, purpose, "primary", now, bytearray(os.urandom(KEY_LENGTH)))
-            for id, purpose in enumerate(PURPOSES, start=1)
-        }
-        return cls(workspace_id, 1, (Member(user_name(), str(member.to_public())),), keys)
+        keys = {id: Key.new(id, purpose) for id, purpose in enumerate(PURPOSES, start=1)}
+        first = Member(user_name(), str(member.to_public()), added=_now())
+        return cls(workspace_id, 1, (first,), keys, seal, seal != "personal")
 
     @classmethod
     def read(cls, path: Path, identity: Identity) -> Keyring:
@@ -128,7 +146,7 @@ class Keyring(Guarded):
             Damaged: The keyring holds no such key for this purpose.
         """
         key = self.keys.get(id)
-        if key is None or key.purpose != purpose:
+        if key is None or key.purpose != purpose or key.is_destroyed:
             raise Damaged(f"the keyring has no {purpose} key {id}")
         return key
 
@@ -137,10 +155,43 @@ class Keyring(Guarded):
         keys = (key for key in self.keys.values() if key.purpose == purpose and key.status in {"primary", "active"})
         return tuple(sorted(keys, key=lambda key: (key.status != "primary", key.id)))
 
+    # ------------------------------------------------------------------ the next epoch
+
+    def with_member(self, member: Member) -> Keyring:
+        """Return the next keyring, which one more member can open."""
+        return self._next(members=(*self.members, member))
+
+    def without_member(self, name: str) -> Keyring:
+        """Return the next keyring, which this member cannot open; nobody else's name is the same."""
+        return self._next(members=tuple(member for member in self.members if member.name != name))
+
+    def with_new(self, *purposes: str) -> Keyring:
+        """Return the next keyring, with new primary keys for these purposes; the ones before stay readable."""
+        keys = dict(self.keys)
+        for purpose in purposes:
+            old = self.primary(purpose)
+            id = next(id for id in iter(_random_id, None) if id and id not in keys)
+            keys[old.id] = replace(old, status="active")
+            keys[id] = Key.new(id, purpose)
+        return self._next(keys=keys)
+
+    def without_active(self, purpose: str) -> Keyring:
+        """Return the next keyring, in which only the primary key of a purpose has bytes."""
+        old = [key for key in self.keys.values() if key.purpose == purpose and key.status == "active"]
+        gone = {key.id: replace(key, status="destroyed", secret=bytearray()) for key in old}
+        return self._next(keys={**self.keys, **gone})
+
+    def with_seal(self, level: str) -> Keyring:
+        """Return the next keyring, under which this class of fields is the lowest that is sealed."""
+        return self._next(seal=level, was_plain=self.was_plain or "sensitive" in {level, self.seal})
+
+    def _next(self, **changes: Any) -> Keyring:
+        return replace(self, epoch=self.epoch + 1, **changes)
+
     def wipe(self) -> None:
         """Overwrite the keys in memory."""
         for key in self.keys.values():
-            key.secret[:] = bytes(KEY_LENGTH)
+            key.secret[:] = bytes(len(key.secret))
 
     def _payload(self) -> bytes:
         keys = [
@@ -149,18 +200,23 @@ class Keyring(Guarded):
         ]
         members = [asdict(member) for member in self.members]
         head = {"ws": self.workspace_id, "compartment": COMPARTMENT, "epoch": self.epoch}
-        return json.dumps({**head, "members": members, "keys": keys}).encode()
+        seal = {"seal": self.seal, "was_plain": self.was_plain}
+        return json.dumps({**head, **seal, "members": members, "keys": keys}).encode()
 
     @classmethod
     def _parse(cls, payload: bytes, path: Path) -> Keyring:
         try:
             content = json.loads(payload)
             keys = [_key(entry) for entry in content["keys"]]
-            members = tuple(Member(str(m["name"]), str(m["public_key"])) for m in content["members"])
+            members = tuple(_member(entry) for entry in content["members"])
             id_bytes(content["ws"])
+            seal, was_plain = content.get("seal", "personal"), content.get("was_plain", False)
             if content["compartment"] != COMPARTMENT or len({key.id for key in keys}) != len(keys):
                 raise ValueError
-            return cls(content["ws"], int(content["epoch"]), members, {key.id: key for key in keys})
+            if seal not in SEALS or not isinstance(was_plain, bool):
+                raise ValueError
+            by_id = {key.id: key for key in keys}
+            return cls(content["ws"], int(content["epoch"]), members, by_id, seal, was_plain)
         except (ValueError, TypeError, LookupError, RecursionError):
             raise Damaged(f"{path} opens, but it holds no keyring as crmkit writes it") from None
 
@@ -177,9 +233,26 @@ def _decrypt(path: Path, sealed: bytes, identity: Identity) -> bytes:
         raise Damaged(f"{path} is no whole age file") from None
 
 
+def _member(entry: Mapping[str, Any]) -> Member:
+    name, public_key = str(entry["name"]), str(entry["public_key"])
+    kind = entry.get("kind", "member")
+    if kind not in MEMBER_KINDS:
+        raise ValueError
+    return Member(name, public_key, kind, str(entry.get("added", "")))
+
+
 def _key(entry: Mapping[str, Any]) -> Key:
     secret = bytearray(b64decode(entry["bytes"], validate=True))
     return Key(int(entry["id"]), entry["purpose"], entry["status"], str(entry["created"]), secret)
+
+
+def _random_id() -> int:
+    """Return an id that two copies of a workspace, say an original and a restored one, do not both give away."""
+    return int.from_bytes(os.urandom(4), "big")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _text(secret: bytearray) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
+from pathlib import Path
 
 from crmkit.errors import Invalid
 
@@ -12,7 +13,8 @@ COMPARTMENT = "core"  # one group of readers for now; a field's readers will get
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 # A ULID leaves out I, L, O and U; these are its 32 digits as Python counts them.
-_DIGITS = str.maketrans("0123456789ABCDEFGHJKMNPQRSTVWXYZ", "0123456789ABCDEFGHIJKLMNOPQRSTUV")
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_DIGITS = str.maketrans(_ALPHABET, "0123456789ABCDEFGHIJKLMNOPQRSTUV")
 
 
 @lru_cache(maxsize=16_384)
@@ -23,6 +25,12 @@ def id_bytes(id: str) -> bytes:
     return int(id.translate(_DIGITS), 32).to_bytes(16, "big")
 
 
+def id_text(id: bytes) -> str:
+    """Return the text form of the 16 bytes of a ULID."""
+    number = int.from_bytes(id, "big")
+    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+
+
 def prefixed(data: bytes) -> bytes:
     """Return `data` behind its length, 16 bits big-endian, so that joined parts cannot be read another way."""
     return len(data).to_bytes(2, "big") + data
@@ -31,3 +39,15 @@ def prefixed(data: bytes) -> bytes:
 def name_bytes(name: str) -> bytes:
     """Return the name of an entity or a field, NFC and UTF-8, behind its length."""
     return prefixed(unicodedata.normalize("NFC", name).encode())
+
+
+Mark = tuple[int, int, int]
+
+
+def mark_of(path: Path) -> Mark | None:
+    """Return what changes when a file is written or another one is put in its place; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -11,6 +11,9 @@ All numbers are big-endian. A new key is on disk before the first commit that us
 Keys that are made together stand behind a heading, which is on disk before them: of many records any may be
 missing after a loss of power, and the heading says that they are an append that did not finish, not damage. A record
 in which one bit is wrong is damage wherever it stands: no loss of power does that.
+
+Keys are taken away, or wrapped anew, by putting a whole new file in the place of the old one; other processes notice
+that the last record that they read is no longer where it was, and read everything again.
 """
 
 from __future__ import annotations
@@ -18,19 +21,24 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from threading import Lock
+from typing import BinaryIO, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from crmkit.durable import open_file, with_bit_put_right, write_at
-from crmkit.errors import Damaged, NotFound
+from crmkit.durable import open_file, replace_file, with_bit_put_right, write_at
+from crmkit.errors import Damaged, Erased, NotFound
+from crmkit.vault.erasures import Erasures
 from crmkit.vault.guarded import Guarded
-from crmkit.vault.keyring import KEY_LENGTH, Keyring
-from crmkit.vault.layout import COMPARTMENT, id_bytes, name_bytes, prefixed
+from crmkit.vault.keyring import KEY_LENGTH
+from crmkit.vault.keyring_file import KeyringFile
+from crmkit.vault.layout import COMPARTMENT, Mark, id_bytes, id_text, mark_of, name_bytes, prefixed
 
 FIRST_GENERATION = 1
 OPEN_KEYS = 8_192  # how many opened data keys are kept; each takes about 2.5 kB
@@ -71,79 +79,225 @@ class SubjectKeys(Guarded):
     Args:
         path: The file of wrapped keys.
         keyring: What wraps them.
+        erasures: Whose keys are gone for good.
 
     Attributes:
         get: Returns one generation of a subject's data key, by subject and generation; `Damaged` where there is no
-            such key, or it does not open.
+            such key, or it does not open, `Erased` where the subject was erased.
     """
 
-    def __init__(self, path: Path, keyring: Keyring) -> None:
+    def __init__(self, path: Path, keyring: KeyringFile, erasures: Erasures) -> None:
         self._path = path
         self._keyring = keyring
+        self._erasures = erasures
         self._workspace = id_bytes(keyring.workspace_id)
-        self._wrapped: dict[tuple[bytes, int], bytes] = {}
-        self._newest: dict[bytes, int] = {}
-        self._wrapping: dict[int, AESGCM] = {}
+        self._mark: Mark | None = None
+        self._reading = Lock()  # threads that look for a key read the file one after the other
         self.get = lru_cache(maxsize=OPEN_KEYS)(self._get)  # opening a data key costs more than opening a field
-        self._end = 0  # of the sound records that were read
-        self._catch_up()
+        self._start_again()
+        self.refresh()
 
     def newest(self, subject: str) -> tuple[int, AESGCM]:
         """Return the data key that seals for this subject, and its generation.
 
         Raises:
             NotFound: The subject has no data key.
+            Erased: It had, and was erased.
+        """
+        generation = self.newest_generation(subject)
+        return generation, self.get(subject, generation)
+
+    def newest_generation(self, subject: str) -> int:
+        """Return the generation of the data key that seals for this subject.
+
+        Raises:
+            NotFound: The subject has no data key.
+            Erased: It had, and was erased.
         """
         id = id_bytes(subject)
         if id not in self._newest:
-            self._catch_up()
-        if id not in self._newest:
-            raise NotFound(f"there is no data key for {subject}")
-        generation = self._newest[id]
-        return generation, self.get(subject, generation)
+            self._look_again()
+        try:
+            return self._newest[id]
+        except KeyError:
+            raise self._erased(subject) or NotFound(f"there is no data key for {subject}") from None
+
+    @property
+    def subjects(self) -> list[str]:
+        """The ids of all that have a key."""
+        return [id_text(id) for id in self._newest]
+
+    def counts(self) -> Counter[int]:
+        """Return how many data keys each wrap key wraps, by its id."""
+        return Counter(_wrap_id(wrapped) for wrapped in self._wrapped.values())
+
+    # ------------------------------------------------------------------ the caller holds the lock of the workspace
 
     def ensure(self, subjects: Collection[str]) -> None:
         """Make a data key for every subject that has none; they are on disk when this returns.
 
-        The caller holds the lock of the workspace.
+        Raises:
+            Erased: One of them was erased; nothing is made.
         """
-        wanted = dict.fromkeys(id_bytes(subject) for subject in subjects)
-        if all(id in self._newest for id in wanted):
-            return
-        self._catch_up()
+        wanted = {id_bytes(subject): subject for subject in subjects}
+        self.refresh()
         missing = [id for id in wanted if id not in self._newest]
-        if missing:
-            self._append([self._new_record(id) for id in missing])
+        if not missing:
+            return
+        self._erasures.refresh()
+        for id in missing:
+            if erased := self._erased(wanted[id]):
+                raise erased
+        generation = max(self._newest.values(), default=FIRST_GENERATION)  # what is new needs no rotation
+        self._append([self._new_record(id, generation) for id in missing])
+
+    def new_generation(self, subjects: Iterable[str] | None = None) -> int:
+        """Give subjects, or all of them, a new data key that seals from now on; return its generation."""
+        self.refresh()
+        ids = list(self._newest) if subjects is None else [id_bytes(subject) for subject in subjects]
+        generation = max(self._newest.values(), default=0) + 1
+        if ids:
+            self._append([self._new_record(id, generation) for id in ids])
+        return generation
+
+    def destroy(self, subjects: Iterable[str]) -> None:
+        """Take away every key of these subjects, for good; subjects without one are passed over."""
+        self.refresh()
+        gone = {id_bytes(subject) for subject in subjects} & self._newest.keys()
+        if gone:
+            self._rewrite({place: wrapped for place, wrapped in self._wrapped.items() if place[0] not in gone})
+
+    def drop_generations(
+        self, before: int, subjects: Iterable[str] | None = None, keep: Container[tuple[str, int]] = ()
+    ) -> int:
+        """Take away the keys of older generations, for good; the newest of a subject always stays.
+
+        Args:
+            before: The first generation that stays.
+            subjects: Of whom; all when left out.
+            keep: Subjects and generations that are still needed.
+
+        Returns:
+            How many keys were taken away.
+        """
+        self.refresh()
+        whose = self._newest.keys() if subjects is None else {id_bytes(subject) for subject in subjects}
+        old = {(id, generation) for id, generation in self._wrapped if generation < before and id in whose}
+        gone = {
+            (id, generation)
+            for id, generation in old
+            if generation != self._newest[id] and (id_text(id), generation) not in keep
+        }
+        if gone:
+            self._rewrite({place: wrapped for place, wrapped in self._wrapped.items() if place not in gone})
+        return len(gone)
+
+    def rewrap(self) -> int:
+        """Wrap every data key by the primary wrap key; return how many were wrapped by another one."""
+        self.refresh()
+        key_id = self._keyring.primary("wrap").id
+        old = {place: wrapped for place, wrapped in self._wrapped.items() if _wrap_id(wrapped) != key_id}
+        if old:
+            fresh = {
+                (id, generation): self._wrap(id, generation, self._unwrap(id, wrapped))
+                for (id, generation), wrapped in old.items()
+            }
+            self._rewrite({**self._wrapped, **fresh})
+        return len(old)
+
+    # ------------------------------------------------------------------ reading
+
+    def refresh(self) -> bool:
+        """Take in what other processes appended or replaced; return whether there was anything.
+
+        Raises:
+            Damaged: The file cannot be read, or a record of it is damaged.
+        """
+        with self._reading:
+            try:
+                mark = mark_of(self._path)
+                if mark == self._mark and mark is not None:
+                    return False
+                with self._path.open("rb") as file:
+                    if not self._goes_on_in(file):
+                        self._start_again()
+                    file.seek(self._end)
+                    self._take(file.read())
+            except OSError as error:
+                raise Damaged(f"the data keys {self._path} cannot be read: {error.strerror}") from None
+            self._mark = mark
+            return True
 
     def forget(self) -> None:
         """Drop every opened key."""
+        self._start_again()
+        self._mark = None
+
+    def _start_again(self) -> None:
+        """Know nothing, as before the file was read."""
+        self._wrapped: dict[tuple[bytes, int], bytes] = {}
+        self._newest: dict[bytes, int] = {}
+        self._wrapping: dict[int, AESGCM] = {}
+        self._end = 0  # of the sound records that were read
+        self._last = b""  # the last of them
+        self._mark = None
         self.get.cache_clear()
-        for keys in (self._wrapping, self._wrapped, self._newest):
-            keys.clear()
+
+    def _goes_on_in(self, file: BinaryIO) -> bool:
+        """Return whether what was read is still there: a new file moves or remakes every record behind a change."""
+        file.seek(self._end - len(self._last))
+        return file.read(len(self._last)) == self._last
+
+    def _look_again(self) -> None:
+        """Take in what other processes did to any file of keys."""
+        self._keyring.refresh()
+        self._erasures.refresh()
+        self.refresh()
 
     def _get(self, subject: str, generation: int) -> AESGCM:
         id = id_bytes(subject)
-        if (id, generation) not in self._wrapped:
-            self._catch_up()
+        with suppress(Damaged):
+            return self._opened(id, generation)
+        self._look_again()
+        try:
+            return self._opened(id, generation)
+        except Damaged as problem:
+            raise self._erased(subject) or problem from None
+
+    def _opened(self, id: bytes, generation: int) -> AESGCM:
         wrapped = self._wrapped.get((id, generation))
         if wrapped is None:
             raise Damaged(f"data key {generation} of its subject is not in {self._path.name}")
-        return AESGCM(unwrap(self._wrap_key_of(wrapped), self._workspace, id, wrapped))
+        return AESGCM(self._unwrap(id, wrapped))
+
+    def _unwrap(self, id: bytes, wrapped: bytes) -> bytes:
+        return unwrap(self._wrap_key_of(wrapped), self._workspace, id, wrapped)
+
+    def _erased(self, subject: str) -> Erased | None:
+        """Return the error for a subject whose keys are gone because it was erased."""
+        at = self._erasures.at(subject)
+        if at is None or id_bytes(subject) in self._newest:
+            return None
+        return Erased(f"{subject} was erased on {at[:10]}; nothing can be kept under it any more")
 
     def _wrap_key_of(self, wrapped: bytes) -> AESGCM:
         if wrapped[:2] != _FORMAT_AND_ALGORITHM:
             raise Damaged("the format or algorithm of its data key is not known to this version")
-        return self._wrap_key(int.from_bytes(wrapped[2:6], "big"))
+        return self._wrap_key(_wrap_id(wrapped))
 
     def _wrap_key(self, id: int) -> AESGCM:
         if id not in self._wrapping:
             self._wrapping[id] = AESGCM(self._keyring.find("wrap", id).secret)
         return self._wrapping[id]
 
-    def _new_record(self, id: bytes) -> bytes:
+    # ------------------------------------------------------------------ writing
+
+    def _new_record(self, id: bytes, generation: int) -> bytes:
+        return _packed(id + self._wrap(id, generation, os.urandom(KEY_LENGTH)))
+
+    def _wrap(self, id: bytes, generation: int, data_key: bytes) -> bytes:
         key_id = self._keyring.primary("wrap").id
-        data_key = os.urandom(KEY_LENGTH)
-        return _packed(id + wrap(self._wrap_key(key_id), key_id, self._workspace, id, FIRST_GENERATION, data_key))
+        return wrap(self._wrap_key(key_id), key_id, self._workspace, id, generation, data_key)
 
     def _append(self, records: list[bytes]) -> None:
         start = self._end
@@ -157,21 +311,17 @@ class SubjectKeys(Guarded):
             write_at(fd, body, start + len(heading))
         finally:
             os.close(fd)
-        self._take(heading + body, start)
+        with self._reading:
+            self._take(heading + body)
 
-    def _catch_up(self) -> None:
-        """Read what other processes appended since the last time."""
-        start = self._end
-        try:
-            with self._path.open("rb") as file:
-                file.seek(start)
-                data = file.read()
-        except OSError as error:
-            raise Damaged(f"the data keys {self._path} cannot be read: {error.strerror}") from None
-        self._take(data, start)
+    def _rewrite(self, keys: Mapping[tuple[bytes, int], bytes]) -> None:
+        """Put a new file in the place of the old one, without headings: it is whole, or not there at all."""
+        replace_file(self._path, b"".join(_packed(id + wrapped) for (id, _), wrapped in keys.items()))
+        self.refresh()
 
-    def _take(self, data: bytes, start: int) -> None:
-        whole = len(data) - len(data) % RECORD_LENGTH
+    def _take(self, data: bytes) -> None:
+        """Take in what stands behind the records that were read."""
+        start, whole = self._end, len(data) - len(data) % RECORD_LENGTH
         bodies = [_checked(body, crc) for body, crc in _RECORD.iter_unpack(data[:whole])]
         taken = 0
         while taken < len(bodies):
@@ -185,8 +335,9 @@ class SubjectKeys(Guarded):
             for body in filter(None, append[1:] or append):
                 self._take_key(body)
             taken += length
-        # two threads of one process may have read the same records; the end never goes back
-        self._end = max(self._end, start + taken * RECORD_LENGTH)
+        if taken:
+            self._end = start + taken * RECORD_LENGTH
+            self._last = data[(taken - 1) * RECORD_LENGTH : taken * RECORD_LENGTH]
 
     def _take_key(self, body: bytes) -> None:
         id, wrapped = body[:16], body[16:]
@@ -245,6 +396,10 @@ def _mended(record: bytes) -> bytes | None:
     right = with_bit_put_right(*_RECORD.unpack(record))
     is_ours = right is not None and (right[16:18] == _FORMAT_AND_ALGORITHM or _length_of_append(right) > 1)
     return right if is_ours else None
+
+
+def _wrap_id(wrapped: bytes) -> int:
+    return int.from_bytes(wrapped[2:6], "big")
 
 
 def _packed(body: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """What a user remembers about a workspace, in an own file that nobody else can write: trust on first use.
 
-An age file does not say who wrote it. So each user pins what was seen once, and refuses a keyring or an audit log
-that has gone back behind it. The same file remembers which code of a workspace folder the user trusts.
+An age file does not say who wrote it. So each user pins what was seen once, and refuses a keyring, an audit log or a
+list of erasures that has gone back behind it. The same file remembers who was erased, and which code of a workspace
+folder the user trusts.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ ADVICE = "; if a backup was restored on purpose, accept it with: crmkit doctor -
 
 
 @dataclass(frozen=True, slots=True)
-class AuditHead:
-    """The last line of an audit log.
+class Head:
+    """The last line of a log whose lines are chained.
 
     Attributes:
         seq: Its number; 0 before the first line.
@@ -73,34 +74,45 @@ class Trust:
             self._remember(known, keyring)
             known["keys"] = {id: pin for id, pin in known["keys"].items() if id not in _lacking(known, keyring)}
 
-    def audit_heads(self) -> list[AuditHead]:
-        """Return the heads of the audit log that this user holds: one, and one more for each restored backup."""
-        return _heads(self._known(self._read()))
+    def heads(self, log: str) -> list[Head]:
+        """Return the heads of a log that this user holds: one, and one more for each restored backup."""
+        return _heads(self._known(self._read()), log)
 
-    def pin_audit_head(self, head: AuditHead, instead_of: AuditHead | None) -> None:
-        """Remember a head of the audit log.
+    def pin_head(self, log: str, head: Head, instead_of: Head | None) -> None:
+        """Remember a head of a log.
 
         Args:
+            log: Which log, ``audit`` or ``erasures``.
             head: The head.
             instead_of: The head that it goes on from; None for the first one. Where another process has moved on from
                 it meanwhile, nothing is changed.
         """
         with self._change() as known:
-            heads = _heads(known)
+            heads = _heads(known, log)
             if instead_of in heads:
                 heads[heads.index(instead_of)] = head
             elif not heads:
                 heads = [head]
-            self._pin(known, heads)
+            self._pin(known, log, heads)
 
-    def accept_audit_head(self, head: AuditHead) -> None:
+    def accept_head(self, log: str, head: Head) -> None:
         """Remember the head of a log that was put back on purpose, beside those that are known.
 
         The log that it was copied from may still be in use and must stay as well guarded as it was, so a head that is
         known is remembered twice: each of the two goes on from one of them.
         """
         with self._change() as known:
-            self._pin(known, [*_heads(known), head])
+            self._pin(known, log, [*_heads(known, log), head])
+
+    def erased(self) -> dict[str, str]:
+        """Return the subjects that this user knows to be erased, and when they were: keys that come back are old."""
+        return dict(self._known(self._read()).get("erased", {}))
+
+    def remember_erased(self, erased: Mapping[str, str]) -> None:
+        """Remember that these subjects were erased, and when, whatever file of keys is put back later."""
+        if erased:
+            with self._change() as known:
+                known["erased"] = {**known.get("erased", {}), **erased}
 
     def trusted_code(self) -> dict[str, str]:
         """Return the files of the workspace folder that this user trusts: SHA-256 by relative path."""
@@ -115,6 +127,8 @@ class Trust:
         """Pin every key of a keyring, unless one that is known has other bytes."""
         keys = known.setdefault("keys", {})
         for key in keyring.keys.values():
+            if key.is_destroyed:
+                continue  # its pin stays: other bytes under its id are never accepted
             pin = keys.setdefault(str(key.id), {"purpose": key.purpose, "fingerprint": key.fingerprint})
             if pin["fingerprint"] != key.fingerprint:
                 raise Damaged(
@@ -123,9 +137,9 @@ class Trust:
                 )
         known["epoch"] = keyring.epoch
 
-    def _pin(self, known: dict[str, Any], heads: list[AuditHead]) -> None:
-        known.pop("audit_head", None)
-        known["audit_heads"] = [asdict(head) for head in heads]
+    def _pin(self, known: dict[str, Any], log: str, heads: list[Head]) -> None:
+        known.pop(f"{log}_head", None)  # as the first version wrote it
+        known[f"{log}_heads"] = [asdict(head) for head in heads]
 
     @contextmanager
     def _change(self) -> Iterator[dict[str, Any]]:
@@ -160,12 +174,12 @@ class Trust:
         raise Damaged(f"{self._path} cannot be read, or is not as crmkit writes it; put back a copy of it")
 
 
-def _heads(known: Mapping[str, Any]) -> list[AuditHead]:
-    pinned = [known["audit_head"]] if "audit_head" in known else known.get("audit_heads", [])
-    return [AuditHead(**head) for head in pinned]
+def _heads(known: Mapping[str, Any], log: str) -> list[Head]:
+    pinned = [known[f"{log}_head"]] if f"{log}_head" in known else known.get(f"{log}_heads", [])
+    return [Head(**head) for head in pinned]
 
 
 def _lacking(known: Mapping[str, Any], keyring: Keyring) -> list[str]:
     """Return the audit keys that are known and that a keyring does not have; those are never destroyed."""
-    pins = known.get("keys", {})
-    return [id for id, pin in pins.items() if pin["purpose"] == "audit" and int(id) not in keyring.keys]
+    there = {str(key.id) for key in keyring.keys.values() if not key.is_destroyed}
+    return [id for id, pin in known.get("keys", {}).items() if pin["purpose"] == "audit" and id not in there]

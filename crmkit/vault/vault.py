@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import hmac
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crmkit.durable import explained, make_folder, replace_file
-from crmkit.errors import Damaged, Invalid, Locked, NotFound, Refused
+from crmkit.errors import Damaged, Invalid, NotFound, Refused
 from crmkit.vault import envelope
 from crmkit.vault.audit import AuditLog
 from crmkit.vault.blind_index import BlindIndex
-from crmkit.vault.guarded import Guarded
+from crmkit.vault.erasures import Erasures
 from crmkit.vault.identity import ensure_identity, load_identity
-from crmkit.vault.keyring import Keyring
-from crmkit.vault.layout import id_bytes
+from crmkit.vault.keyring import SEALS, Keyring
+from crmkit.vault.keyring_file import KeyringFile
+from crmkit.vault.layout import id_bytes, name_bytes, prefixed
 from crmkit.vault.sealed_files import seal_stream
+from crmkit.vault.secret_settings import SecretSettings
 from crmkit.vault.subjects import SubjectKeys
 from crmkit.vault.trust import Trust
+from crmkit.vault.upkeep import Upkeep
 from crmkit.vault.values import ALLOWED
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    from pyrage.x25519 import Identity
 
 KEYRING_FILE = "keyring.age"
 SUBJECTS_FILE = "subjects.bin"
 AUDIT_FILE = "audit.jsonl"
+ERASURES_FILE = "erasures.jsonl"
+SECRETS_FILE = "secrets.json"
+SUPPRESSION_BYTES = 16  # of a tag: too long for two addresses to share one
 
 
-class Vault(Guarded):
+class Vault(Upkeep):
     """The open vault of one workspace; `create` and `unlock` make one.
 
     It knows entities, fields and ids as plain texts, and nothing of records, stores or plugins.
@@ -36,44 +43,50 @@ class Vault(Guarded):
     Attributes:
         workspace_id: The workspace, a ULID as text.
         audit: The audit log.
+        erasures: The ledger of erasures.
+        secret_settings: The secrets of plugins.
     """
 
-    def __init__(self, folder: Path, keyring: Keyring, *, accept: bool = False) -> None:
+    def __init__(self, folder: Path, identity: Identity, *, accept: bool = False) -> None:
+        keyring = KeyringFile(folder / KEYRING_FILE, identity, accept=accept)
         self.workspace_id = keyring.workspace_id
         self._trust = Trust(self.workspace_id)
-        (self._trust.accept_keyring if accept else self._trust.check_keyring)(keyring)
+        erasures = Erasures(folder / ERASURES_FILE, keyring, self._trust, accept=accept)
+        super().__init__(keyring, SubjectKeys(folder / SUBJECTS_FILE, keyring, erasures), erasures)
         self._folder = folder
-        self._keyring = keyring
         self._workspace = id_bytes(self.workspace_id)
-        self._subjects = SubjectKeys(folder / SUBJECTS_FILE, keyring)
         self._index = BlindIndex(keyring)
         self._audit = AuditLog(folder / AUDIT_FILE, keyring, self._trust)
-        self._closed = False
-        if not accept and not self._trust.audit_heads():
+        self.secret_settings = SecretSettings(folder / SECRETS_FILE, self)
+        if not accept and not self._trust.heads("audit"):
             self._audit.verify()  # pins its head: a copy that goes on from there will be a branch, and not in its way
 
     @classmethod
-    def create(cls, folder: Path, workspace_id: str) -> Vault:
+    def create(cls, folder: Path, workspace_id: str, *, seal: str = "personal") -> Vault:
         """Make the keys of a new workspace, for this user; make an identity if the user has none. Never prompts.
 
         Args:
             folder: Where the keys go, ``keys/`` of the workspace.
             workspace_id: The id of the workspace, a ULID as text.
+            seal: The lowest class of fields that is sealed: ``personal`` or ``sensitive``.
 
         Raises:
-            Invalid: The id is no ULID.
+            Invalid: The id is no ULID, or there is no such level.
             Refused: There is a keyring already.
             Locked: The user's identity cannot be read.
         """
         id_bytes(workspace_id)  # what is no id is refused before anything is made
+        if seal not in SEALS:
+            raise Invalid({"seal": f"must be one of {', '.join(SEALS)}"})
         if (folder / KEYRING_FILE).exists():
             raise Refused(f"there is a keyring already: {folder / KEYRING_FILE}")
-        keyring = Keyring.create(workspace_id, ensure_identity())
+        identity = ensure_identity()
         make_folder(folder)
-        replace_file(folder / SUBJECTS_FILE, b"")
-        replace_file(folder / AUDIT_FILE, b"")
+        for name in (SUBJECTS_FILE, AUDIT_FILE, ERASURES_FILE):
+            replace_file(folder / name, b"")
+        keyring = Keyring.create(workspace_id, identity, seal)
         keyring.write(folder / KEYRING_FILE)  # last: a folder with a keyring is complete
-        return cls(folder, keyring)
+        return cls(folder, identity)
 
     @classmethod
     def unlock(cls, folder: Path, *, accept: bool = False) -> Vault:
@@ -94,7 +107,7 @@ class Vault(Guarded):
                 raise NotFound(f"there is no keyring {path}")
         except OSError as error:
             raise explained(error, folder) from error
-        return cls(folder, Keyring.read(path, load_identity()), accept=accept)
+        return cls(folder, load_identity(), accept=accept)
 
     @property
     def audit(self) -> AuditLog:
@@ -104,21 +117,15 @@ class Vault(Guarded):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that hold the keys and the audit log."""
-        return tuple(self._folder / name for name in (KEYRING_FILE, SUBJECTS_FILE, AUDIT_FILE))
+        """The files that hold the keys, the audit log and the ledger of erasures, as far as they are there."""
+        always = [self._folder / name for name in (KEYRING_FILE, SUBJECTS_FILE, AUDIT_FILE)]
+        others = [self._folder / name for name in (ERASURES_FILE, SECRETS_FILE)]
+        return (*always, *(path for path in others if path.exists()))
 
     def seal_stream(self, chunks: Iterable[bytes], file: BinaryIO) -> str:
         """Write bytes into a new age file for every member, and return the SHA-256 of that file."""
         self._check_open()
-        return seal_stream(chunks, file, self._keyring.members)
-
-    def ensure_subjects(self, subjects: Collection[str]) -> None:
-        """Make a data key for every subject that has none, in one append that is on disk when this returns.
-
-        The caller holds the lock of the workspace.
-        """
-        self._check_open()
-        self._subjects.ensure(subjects)
+        return seal_stream(chunks, file, self.members())
 
     def seal(self, entity: str, field: str, record: str, subject: str, value: object) -> str:
         """Return a value sealed for one field of one record.
@@ -133,6 +140,7 @@ class Vault(Guarded):
         Raises:
             Invalid: The value cannot be sealed.
             NotFound: The subject has no data key.
+            Erased: It had, and was erased.
         """
         self._check_open()
         generation, key = self._subjects.newest(subject)
@@ -149,6 +157,7 @@ class Vault(Guarded):
 
         Raises:
             Damaged: It cannot be opened: it was changed or moved, or its key is not there.
+            Erased: The subject was erased, and its key destroyed.
         """
         return self.open_all(entity, record, subject, {field: sealed})[field]
 
@@ -157,17 +166,17 @@ class Vault(Guarded):
 
         Raises:
             Damaged: One cannot be opened.
+            Erased: The subject was erased, and its key destroyed.
         """
         self._check_open()
-        keys: dict[int, AESGCM] = {}
+        whose, last = envelope.record_data(record, subject), -1
         opened = {}
         for field, text in sealed.items():
             try:
                 blob = envelope.from_text(text)
-                generation = envelope.generation_of(blob)
-                key = keys.get(generation) or keys.setdefault(generation, self._subjects.get(subject, generation))
-                place = envelope.associated_data(self._workspace, entity, field, record, subject)
-                opened[field] = envelope.open(key, blob, place)
+                if (generation := envelope.generation_of(blob)) != last:  # the fields of a record mostly share one
+                    key, last = self._subjects.get(subject, generation), generation
+                opened[field] = envelope.open(key, blob, envelope.field_data(self._workspace, entity, field) + whose)
                 continue
             except Damaged as problem:
                 message = f"{entity} {record}: field {field} cannot be opened: {problem}"
@@ -183,6 +192,18 @@ class Vault(Guarded):
         """Return every tag that a record with this value may carry; open and compare what is found by them."""
         self._check_open()
         return self._index.tags(entity, field, normalised)
+
+    def suppression_tags(self, kind: str, normalised: str) -> list[str]:
+        """Return what the ledger of erasures keeps of an address, one for each key, the one to record first.
+
+        Args:
+            kind: What it is, for example ``email``.
+            normalised: The address, in one form for all ways to write it.
+        """
+        self._check_open()
+        value = name_bytes(kind) + prefixed(normalised.encode())
+        digests = [(key.id, hmac.digest(key.secret, value, "sha256")) for key in self._keyring.readable("suppress")]
+        return [f"s1.{id:08x}.{digest[:SUPPRESSION_BYTES].hex()}" for id, digest in digests]
 
     def begin_branch(self, actor: str, action: str, reason: str) -> str:
         """Take the audit log as it is, though it may lack lines that this user saw, and note in it that it was taken.
@@ -200,7 +221,8 @@ class Vault(Guarded):
         Raises:
             Damaged: The log is not sound in itself.
         """
-        seen = max((head.seq for head in self._trust.audit_heads()), default=0)
+        seen = max((head.seq for head in self._trust.heads("audit")), default=0)
+        self._erasures.accept()
         noted = f"{reason}; the audit log ends at line {self.audit.accept().seq:,}, {seen:,} were seen"
         id = self.workspace_id
         self.ensure_subjects({id})
@@ -222,10 +244,6 @@ class Vault(Guarded):
         self._subjects.forget()
         self._index.forget()
         self._keyring.wipe()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Locked("the vault is closed")
 
     def __repr__(self) -> str:
         return f"<Vault of {self.workspace_id}>"

@@ -112,7 +112,7 @@ def test_the_data_is_dark_without_the_keys(crm: CRM, ada: str, saved: Backup) ->
     names = _opened(saved.data).namelist()
     assert not [name for name in names if name.startswith("keys/")]
     assert sorted(_opened(saved.keys).namelist()) == [
-        "keys.json", "keys.sha256", "keys/audit.jsonl", "keys/keyring.age", "keys/subjects.bin",
+        "keys.json", "keys.sha256", "keys/audit.jsonl", "keys/erasures.jsonl", "keys/keyring.age", "keys/subjects.bin",
     ]  # fmt: skip
     everything = b"".join(_opened(saved.data).read(name) for name in names)
     assert b"Lovelace" not in everything

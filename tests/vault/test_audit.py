@@ -14,8 +14,9 @@ import pytest
 
 from crmkit.errors import Damaged
 from crmkit.vault import Vault
-from crmkit.vault.audit import AuditLog, _head_of
-from crmkit.vault.trust import AuditHead, Trust
+from crmkit.vault.audit import AuditLog
+from crmkit.vault.chain import head_of
+from crmkit.vault.trust import Head, Trust
 
 SCALE = float(os.environ.get("CRMKIT_TEST_SCALE", "1"))
 SEED = 20261122
@@ -70,7 +71,7 @@ def test_a_sound_log_is_pinned_by_who_opens_it_first(
     monkeypatch.setenv("CRMKIT_IDENTITY", str(config / "identity.txt"))
     monkeypatch.setenv("CRMKIT_CONFIG", str(config.with_name("config-of-bob")))
     bobs = Vault.unlock(keys)
-    assert Trust(bobs.workspace_id).audit_heads() == [_head_of(LINES, log.read_bytes().splitlines(keepends=True)[-1])]
+    assert Trust(bobs.workspace_id).heads("audit") == [head_of(LINES, log.read_bytes().splitlines(keepends=True)[-1])]
 
 
 def test_a_head_that_cannot_be_pinned_locks_nobody_out(
@@ -80,7 +81,7 @@ def test_a_head_that_cannot_be_pinned_locks_nobody_out(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trust, "pin_audit_head", full)
+        patch.setattr(Trust, "pin_head", full)
         for _ in range(3):
             with pytest.raises(OSError, match="No space"):
                 _reveal(vault, ada)
@@ -170,19 +171,19 @@ def test_control_without_the_chain_it_is_missed(
     monkeypatch: pytest.MonkeyPatch,
     attack: Callable[[random.Random, list[bytes]], int],
 ) -> None:
-    def without_chain(self: AuditLog, head: AuditHead, line: bytes) -> AuditHead:
+    def without_chain(self: AuditLog, head: Head, line: bytes) -> Head:
         if not self._is_sealed(line):
             raise Damaged(f"line {head.seq + 1} was changed")
-        return _head_of(head.seq + 1, line)
+        return head_of(head.seq + 1, line)
 
     monkeypatch.setattr(AuditLog, "_next", without_chain)
-    monkeypatch.setattr(Trust, "audit_heads", lambda self: [])
+    monkeypatch.setattr(Trust, "heads", lambda self, log: [])
     assert _missed(vault, log, attack, 50) == 50
 
 
 def test_control_without_the_mac_edits_are_missed(vault: Vault, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AuditLog, "_is_sealed", lambda self, line: True)
-    monkeypatch.setattr(Trust, "audit_heads", lambda self: [])
+    monkeypatch.setattr(Trust, "heads", lambda self, log: [])
 
     def rewrite_the_last(rng: random.Random, lines: list[bytes]) -> int:
         lines[-1] = lines[-1].replace(b'"ann"', b'"bob"')
@@ -192,7 +193,7 @@ def test_control_without_the_mac_edits_are_missed(vault: Vault, log: Path, monke
 
 
 def test_control_without_the_pin_a_cut_is_missed(vault: Vault, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trust, "audit_heads", lambda self: [])
+    monkeypatch.setattr(Trust, "heads", lambda self, log: [])
     assert _missed(vault, log, _cut, 50) == 50
 
 
@@ -235,4 +236,4 @@ def test_a_failed_append_leaves_nothing(vault: Vault, log: Path, ada: str, monke
 
 def test_a_missing_log_is_found(vault: Vault, log: Path) -> None:
     log.unlink()
-    assert vault.audit.verify() == [f"the audit log {log} cannot be read: No such file or directory"]
+    assert vault.audit.verify() == [f"{log} cannot be read: No such file or directory"]

@@ -20,7 +20,7 @@ from crmkit.errors import Damaged, Locked, NotFound
 from crmkit.vault import Vault
 from crmkit.vault.identity import load_identity
 from crmkit.vault.keyring import PURPOSES, Key, Keyring
-from crmkit.vault.trust import AuditHead, Trust
+from crmkit.vault.trust import Head, Trust
 
 
 def _payload(keys: Path) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _forge(keys: Path, payload: object) -> None:
 
 def test_the_payload_is_as_documented(vault: Vault, keys: Path) -> None:
     payload = _payload(keys)
-    assert list(payload) == ["ws", "compartment", "epoch", "members", "keys"]
+    assert list(payload) == ["ws", "compartment", "epoch", "seal", "was_plain", "members", "keys"]
     assert (payload["ws"], payload["compartment"], payload["epoch"]) == (vault.workspace_id, "core", 1)
     assert [member["public_key"] for member in payload["members"]] == [str(load_identity().to_public())]
     assert [key["purpose"] for key in payload["keys"]] == list(PURPOSES)
@@ -173,17 +173,17 @@ def test_trust_is_kept_by_workspace_and_private(config: Path, new_id: Callable[[
     one.trust_code({"plugins/a.py": "22"})
     assert one.trusted_code() == {"plugins/a.py": "22"}
     assert two.trusted_code() == {"plugins/b.py": "11"}
-    assert one.audit_heads() == []
+    assert one.heads("audit") == []
     assert stat.S_IMODE((config / "trust.json").stat().st_mode) == 0o600
 
 
 def test_the_pinned_head_never_goes_back(new_id: Callable[[], str]) -> None:
     trust = Trust(new_id())
-    trust.pin_audit_head(AuditHead(6, "bb"), None)
-    trust.pin_audit_head(AuditHead(7, "aa"), AuditHead(6, "bb"))
-    trust.pin_audit_head(AuditHead(6, "bb"), None)  # of a process that did not see the other one
-    trust.pin_audit_head(AuditHead(7, "cc"), AuditHead(6, "bb"))
-    assert trust.audit_heads() == [AuditHead(7, "aa")]
+    trust.pin_head("audit", Head(6, "bb"), None)
+    trust.pin_head("audit", Head(7, "aa"), Head(6, "bb"))
+    trust.pin_head("audit", Head(6, "bb"), None)  # of a process that did not see the other one
+    trust.pin_head("audit", Head(7, "cc"), Head(6, "bb"))
+    assert trust.heads("audit") == [Head(7, "aa")]
 
 
 def test_a_trust_file_that_cannot_be_locked_is_locked(vault: Vault, keys: Path, config: Path) -> None:

@@ -7,12 +7,13 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from crmkit import durable
-from crmkit.errors import Damaged, NotFound
+from crmkit.errors import Damaged, Locked, NotFound
 from crmkit.vault import Vault, subjects
 from crmkit.vault.subjects import RECORD_LENGTH, SubjectKeys
 
@@ -82,9 +83,8 @@ def test_threads_that_read_the_same_records_agree(vault: Vault, keys: Path, new_
     other = Vault.unlock(keys)
     ids = [new_id() for _ in range(3)]
     other.ensure_subjects(ids)
-    data = (keys / "subjects.bin").read_bytes()
-    for _ in range(2):  # what two threads do that both read before either is done
-        vault._subjects._take(data, 0)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda _: vault._subjects.refresh(), range(4)))
     vault.ensure_subjects([new_id()])
     assert (keys / "subjects.bin").stat().st_size == (1 + 3 + 1) * RECORD_LENGTH, "a heading, three keys, one more"
 
@@ -127,7 +127,7 @@ vault = Vault.unlock(folder)
 print("ready", flush=True)
 sys.stdin.readline()
 if naive:
-    SubjectKeys._catch_up = lambda self: None
+    SubjectKeys.refresh = lambda self: None
 with (folder / "lock").open("w") as lock:
     for _ in range(count):
         id = str(ULID())
@@ -252,6 +252,6 @@ def test_a_missing_file_is_damage(vault: Vault, keys: Path) -> None:
 def test_forgotten_keys_open_nothing(vault: Vault, ada: str) -> None:
     held = vault._subjects
     assert isinstance(held, SubjectKeys)
-    held.forget()
-    with pytest.raises(NotFound):
+    vault.close()
+    with pytest.raises(Locked):
         held.newest(ada)

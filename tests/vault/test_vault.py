@@ -48,7 +48,7 @@ def test_key_files_are_for_the_group_whatever_the_umask(keys: Path, new_id: Call
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in keys.iterdir()}
-    assert modes == {"keyring.age": 0o660, "subjects.bin": 0o660, "audit.jsonl": 0o660}
+    assert modes == dict.fromkeys(("keyring.age", "subjects.bin", "audit.jsonl", "erasures.jsonl"), 0o660)
     assert stat.S_IMODE(keys.stat().st_mode) == 0o2770
     private = {path.name: stat.S_IMODE(path.stat().st_mode) for path in config.iterdir()}
     assert private == {"identity.txt": 0o600, "trust.json": 0o600, "trust.lock": 0o600}
@@ -119,7 +119,7 @@ def test_what_holds_keys_is_not_pickled_or_copied(vault: Vault) -> None:
 
 
 def test_a_closed_vault_is_locked(vault: Vault, ada: str) -> None:
-    sealed, keyring = vault.seal("customer", "name", ada, ada, "Ada"), vault._keyring
+    sealed, keyring = vault.seal("customer", "name", ada, ada, "Ada"), vault._keyring.current
     vault.close()
     vault.close()
     for use in (
