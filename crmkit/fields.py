@@ -7,7 +7,7 @@ found by walking the whole annotation, because pydantic drops those inside a uni
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 
@@ -99,7 +99,7 @@ class Secret(Generic[T]):
     one that is opened. One that was just typed in carries its value until it is sealed.
     """
 
-    __slots__ = ("_mask", "_place", "_sealed", "_value")
+    __slots__ = ("_mask", "_place", "_sealed", "_show", "_value")
 
     def __init__(
         self, mask: str, value: T | None = None, place: tuple[str, str, str] | None = None, sealed: str = ""
@@ -108,6 +108,7 @@ class Secret(Generic[T]):
         self._value = value
         self._place = place
         self._sealed = sealed  # only compared: two values may have one mask
+        self._show: Callable[[Secret[T]], dict[str, Any]] | None = None
 
     @property
     def value(self) -> T:
@@ -117,7 +118,7 @@ class Secret(Generic[T]):
             Refused: The secret is not opened.
         """
         if self._value is None:
-            raise Refused("this value is not opened; use crm.reveal(record, field, reason=…)")
+            raise Refused("this value is not opened, or no longer; use crm.reveal(record, field, reason=…)")
         return self._value
 
     @property
@@ -125,9 +126,20 @@ class Secret(Generic[T]):
         """The record type, record id and field that a stored secret belongs to."""
         return self._place
 
-    def opened(self, value: T) -> Secret[T]:
-        """Return it with its plain value, as `crm.reveal` does."""
-        return Secret(self._mask, value, self._place)
+    def opened(self, value: T, show: Callable[[Secret[T]], dict[str, Any]] | None = None) -> Secret[T]:
+        """Return it with its plain value, as `crm.reveal` does.
+
+        Args:
+            value: The plain value.
+            show: Returns what a notebook displays of it while it is open.
+        """
+        secret = Secret(self._mask, value, self._place)
+        secret._show = show
+        return secret
+
+    def cover(self) -> None:
+        """Drop the plain value; only the mask is left."""
+        self._value = None
 
     def __repr__(self) -> str:
         return self._mask
@@ -137,8 +149,9 @@ class Secret(Generic[T]):
     def __format__(self, spec: str) -> str:
         return format(self._mask, spec)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/plain": self._mask}
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        text = {"text/plain": self._mask}
+        return text if self._show is None or self._value is None else {**self._show(self), **text}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
@@ -157,6 +170,9 @@ class Secret(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Secret, (self._mask,)  # a pickle may be kept anywhere: it holds the mask only
+
+    def __getstate__(self) -> str:
+        return self._mask  # for serializers that ask for the state themselves
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

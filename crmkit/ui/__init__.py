@@ -9,6 +9,7 @@ import ipywidgets
 from crmkit.contributions import Result, Table
 from crmkit.query import Condition
 from crmkit.records import Record
+from crmkit.ui import live
 from crmkit.ui.app import App
 from crmkit.ui.card import Card
 from crmkit.ui.compose import box, compose
@@ -18,8 +19,9 @@ from crmkit.ui.viewmodels.form import FormModel
 from crmkit.ui.widgets.base import close_tree
 from crmkit.ui.widgets.form import Form
 from crmkit.ui.widgets.head import Head
+from crmkit.ui.widgets.secret import OpenedSecret
 
-__all__ = ["App", "app", "card", "form", "grid", "show"]
+__all__ = ["App", "app", "card", "form", "grid", "secret", "show"]
 
 
 def app(crm: Any) -> App:
@@ -49,6 +51,14 @@ def grid(crm: Any, type: str, where: Condition | None = None, order: str | None 
 
     name = crm.collection(type).info.type
     return Screen(crm, [compose(crm, Table(name, where, order), open_below), below], "grid")
+
+
+def secret(crm: Any, opened: Any) -> OpenedSecret:
+    """Return what shows a value that was opened, for a short time; an earlier run of the cell shows nothing more."""
+    type, _, field = opened.place
+    view = OpenedSecret(opened, crm.collection(type).info.fields[field].label)
+    live.register(view)
+    return view
 
 
 def show(result: Result) -> ipywidgets.Widget:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import ipywidgets
 
 from crmkit.ui import live
-from crmkit.ui.widgets.base import View, close_tree
+from crmkit.ui.widgets.base import View, close_tree, later
 
 PATIENCE = 5.0  # seconds until a browser that shows nothing is worth a word
 MISSING = "The screen did not load. Install anywidget where JupyterLab runs, then load this page again."
@@ -25,7 +24,7 @@ class Screen(ipywidgets.VBox):
         self.add_class("crm-app")
         self.crm = crm
         self.watcher = crm.watch(lambda _: self.refresh())
-        self._patience = _later(PATIENCE, self._say_missing)
+        self._patience = later(PATIENCE, self._say_missing)
         self._notice: Any = None
         live.register(self)
 
@@ -57,7 +56,7 @@ class Screen(ipywidgets.VBox):
         if seen and self._notice is not None:
             self._notice.update({"text/plain": ""}, raw=True)
         if not seen:
-            self._patience = _later(1.0, self._say_missing)
+            self._patience = later(1.0, self._say_missing)
 
     def __repr__(self) -> str:
         return f"<crmkit {self._name}>"
@@ -89,11 +88,3 @@ def _display(text: str) -> Any:
     from IPython.display import display
 
     return display({"text/plain": text}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-
-
-def _later(seconds: float, action: Any) -> asyncio.TimerHandle | None:
-    """Call `action` in a while, where a loop runs."""
-    try:
-        return asyncio.get_running_loop().call_later(seconds, action)
-    except RuntimeError:
-        return None

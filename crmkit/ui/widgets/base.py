@@ -6,6 +6,7 @@ So the only traits of a `View` are its script, its style and the traits that eve
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Callable, Mapping
@@ -77,6 +78,14 @@ def explain(error: BaseException) -> str:
     place = f"{Path(frame.filename).name}:{frame.lineno}"
     log.error("%s at %s", type(error).__name__, place)
     return f"This did not work ({type(error).__name__} at {place})."
+
+
+def later(seconds: float, action: Callable[[], object]) -> asyncio.TimerHandle | None:
+    """Call `action` in a while, where a loop runs."""
+    try:
+        return asyncio.get_running_loop().call_later(seconds, action)
+    except RuntimeError:
+        return None
 
 
 def close_tree(widget: ipywidgets.Widget) -> None:

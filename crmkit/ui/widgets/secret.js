@@ -15,11 +15,14 @@ function render({ model, el: root }) {
     label, el("div", { class: "crm-secret-line" }, value, left, reveal, hide, replace), prompt,
   ));
   let masked = "";
+  let once = false;
   let clock = null;
 
   function build(message) {
     label.textContent = message.label;
     masked = message.masked;
+    once = Boolean(message.once);
+    replace.hidden = once;
     reveal.setAttribute("aria-label", `Reveal ${message.label}`);
     replace.setAttribute("aria-label", `${masked ? "Replace" : "Enter"} ${message.label}`);
     replace.textContent = masked ? "Replace" : "Enter";
@@ -34,7 +37,7 @@ function render({ model, el: root }) {
     value.classList.remove("crm-open");
     left.textContent = "";
     hide.hidden = true;
-    reveal.hidden = !masked;
+    reveal.hidden = !masked || once;
   }
 
   function show(message) {
