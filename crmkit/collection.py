@@ -16,7 +16,7 @@ from crmkit.finder import Finder
 from crmkit.merge import MERGED, Merger
 from crmkit.query import ALL, Condition, Find, In, Order, Page, check_limit, shown
 from crmkit.records import Record, id_of
-from crmkit.schema import RecordInfo, info
+from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo, info
 
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec
@@ -224,7 +224,7 @@ class Collection(Generic[R]):
         import pandas as pd
 
         rows = [dict(record) for record in self.find(where, limit=ALL)]
-        return pd.DataFrame(rows, columns=list(self.type.model_fields))
+        return pd.DataFrame(rows, columns=[*KEPT_BY_CRMKIT, *self._info.fields])
 
     # ------------------------------------------------------------------ writing
 

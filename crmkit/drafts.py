@@ -15,7 +15,7 @@ from crmkit.fields import Secret
 from crmkit.forbidden import REASON, has_forbidden
 from crmkit.links import redirected
 from crmkit.records import Record, has_bad_text, now
-from crmkit.schema import KEPT_BY_CRMKIT, adapter, info, invalid
+from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo, adapter, info, invalid
 from crmkit.store.base import NEW, Doc, Move, Put, Write
 from crmkit.values import instant_text, is_number
 
@@ -85,6 +85,7 @@ class Drafter:
         record_type: The type.
         codec: Turns records into documents.
         context: Returns the validation context for raw values, given the document they will be part of.
+        suppressed: Returns what is wrong, by field, with addresses in a document of the type.
 
     Attributes:
         info: What is known of the type.
@@ -95,11 +96,13 @@ class Drafter:
         record_type: type[Record],
         codec: RecordCodec,
         context: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]],
+        suppressed: Callable[[RecordInfo, Callable[[], Mapping[str, Any]]], dict[str, str]],
     ) -> None:
         self._type = record_type
         self.info = info(record_type)
         self._codec = codec
         self._context = context
+        self._suppressed = suppressed
 
     def validate(self, raw: Mapping[str, Any]) -> Any:
         """Return a new record of raw values.
@@ -116,6 +119,8 @@ class Drafter:
             problems = error.problems | problems
         if problems:
             raise Invalid(problems, self.info.type)
+        if record.visible_to and not record.owner:  # what is not for everybody is somebody's
+            record = record.model_copy(update={"owner": context["actor"]})
         return record
 
     def add(self, given: Record | Mapping[str, Any]) -> Draft:
@@ -139,12 +144,18 @@ class Drafter:
             return None
         current = self._codec.record(self._type, self.info.plural, doc)
         merged = {**{name: getattr(current, name) for name in self._type.model_fields}, **values}
-        context = {**self._context(changes, doc), "trusted": True, "changed": frozenset(values)}
+        context = self._context(changes, doc)
+        if merged["visible_to"] and not merged["owner"]:
+            merged["owner"] = values["owner"] = context["actor"]
+        context |= {"trusted": True, "changed": frozenset(values)}
         record = self._validated(merged, context)
         new = self._patched(doc, record, values)
         changed = tuple(name for name in self.info.fields if new.get(name) != doc.get(name))
         if not changed:
             return None
+        problems = self._suppressed(self.info, lambda: {name: new[name] for name in changed if name in new})
+        if problems:
+            raise Invalid(problems, self.info.type)
         if self.info.subject in changed:
             self._move_secrets(doc, new)
         new["rev"], new["updated_at"] = doc["rev"] + 1, instant_text(now())

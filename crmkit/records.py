@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -25,7 +26,7 @@ from pydantic import (
 
 from crmkit.errors import Invalid, Refused
 from crmkit.fields import ID_FORM, Personal, Reference, Searchable, Sensitive, Unique
-from crmkit.schema import Declared
+from crmkit.schema import SHARING, Declared
 from crmkit.values import (
     CardNumber,
     Code,
@@ -77,6 +78,15 @@ class Part(BaseModel):
         return repr(self)
 
 
+def _in(section: str, *, label: str | None = None, help: str | None = None, default: Any = None) -> Any:
+    """Declare a field's place in forms and its words."""
+    return Field(default, title=label, description=help, json_schema_extra={"section": section})
+
+
+def _nobody_left_out(value: object) -> object:
+    return None if value == "all" else value
+
+
 class Record(Part):
     """The base of every record type."""
 
@@ -86,6 +96,10 @@ class Record(Part):
     rev: int = 0
     created_at: Instant = Field(default_factory=now)
     updated_at: Instant = Field(default_factory=now)
+    visible_to: Annotated[Literal["team", "private"] | None, BeforeValidator(_nobody_left_out)] = _in(
+        SHARING, label="Visible to", help="Everybody when left empty; else the team of its owner, or its owner only."
+    )
+    owner: str | None = _in(SHARING, help="The colleague whose it is.")
 
     def __init_subclass__(
         cls,
@@ -164,11 +178,6 @@ class ContactPoint(Part):
             )
             object.__setattr__(self, "value", checked)  # frozen for its users, not while it is being made
         return self
-
-
-def _in(section: str, *, label: str | None = None, help: str | None = None, default: Any = None) -> Any:
-    """Declare a field's place in forms and its words."""
-    return Field(default, title=label, description=help, json_schema_extra={"section": section})
 
 
 class Customer(Record, type="customer", plural="customers"):

@@ -20,6 +20,7 @@ from crmkit.fields import FieldClass, Kind, Reference, Searchable, Unique, field
 from crmkit.values import Money
 
 KEPT_BY_CRMKIT = ("id", "rev", "created_at", "updated_at")
+SHARING = "Sharing"  # the section of the fields, in every type, that say who sees a record
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,20 @@ class Declared:
 def info(record_type: type[BaseModel]) -> RecordInfo:
     """Return what is known of a record type; computed once, when its references can be resolved."""
     declared: Declared = getattr(record_type, "__info__", Declared(record_type.__name__.lower(), "", None))
-    fields = {
-        name: _spec(name, field) for name, field in record_type.model_fields.items() if name not in KEPT_BY_CRMKIT
-    }
+    specs = [_spec(name, record_type.model_fields[name]) for name in _declared(record_type)]
+    fields = {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.section == SHARING)}
     title = declared.type.replace("_", " ").capitalize()
     named = (declared.subject,) if isinstance(declared.subject, str) else declared.subject or ()
     if len(named) == 1 and named[0] in fields and fields[named[0]].kind == "reference":
         return RecordInfo(declared.type, declared.plural, named[0], title, fields, declared.lazy)
     return RecordInfo(declared.type, declared.plural, None, title, fields, declared.lazy, named)
+
+
+def _declared(record_type: type[BaseModel]) -> list[str]:
+    """Return the names of the fields in the order of their last declarations; pydantic has that of the first ones."""
+    names = [name for each in reversed(record_type.__mro__) for name in vars(each).get("__annotations__", ())]
+    last = list(dict.fromkeys(reversed(names)))[::-1]
+    return [name for name in last if name in record_type.model_fields and name not in KEPT_BY_CRMKIT]
 
 
 @cache

@@ -250,8 +250,18 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def having(self, collection: str, field: str) -> list[Mapping[str, Any]]:
+        """Return the documents that have a plain field, without building an index; meant for fields that few have."""
+
+    @abstractmethod
     def match(
-        self, collection: str, words: Sequence[str], limit: int, *, near: bool = False
+        self,
+        collection: str,
+        words: Sequence[str],
+        limit: int,
+        *,
+        near: bool = False,
+        where: Condition | None = None,
     ) -> list[Mapping[str, Any]]:
         """Return documents whose derived text holds every word: typed search.
 
@@ -264,6 +274,7 @@ class Store(ABC):
             limit: The most documents.
             near: Where no text holds every word, return those that have words spelt nearly so, the nearest first. Only
                 words of three letters or more are taken for misspelt; one with a digit or a sign is meant as it is.
+            where: Look only at documents that this condition accepts, as if there were no others.
 
         Raises:
             Invalid: The limit is not allowed.

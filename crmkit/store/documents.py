@@ -54,6 +54,11 @@ class OpenDocs(dict[str, Doc]):
         return iter(list(self.values()))
 
 
+    def having(self, name: str) -> Iterator[Doc]:
+        """Return the documents that have a plain field."""
+        return (doc for doc in self.values() if name in doc)
+
+
 class PackedDocs(Mapping[str, Doc]):
     """Documents by id, kept as the bytes of their form on disk; each is decoded and opened when it is read."""
 
@@ -95,6 +100,11 @@ class PackedDocs(Mapping[str, Doc]):
     def read(self, names: Sequence[str] | None) -> Iterator[Doc]:
         """Return the documents, only these fields of them where names are given."""
         return (self._part(packed, names) for packed in list(self._packed.values()))
+
+    def having(self, name: str) -> Iterator[Doc]:
+        """Return the documents that have a plain field; most are told by their bytes not to have it."""
+        key = orjson.dumps(name)
+        return (doc for packed in self._packed.values() if key in packed and name in (doc := self._part(packed, None)))
 
     def _part(self, packed: bytes, names: Sequence[str] | None) -> Doc:
         doc = orjson.loads(packed)

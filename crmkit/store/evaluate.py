@@ -147,9 +147,12 @@ def _compare(condition: Compare) -> Predicate:
 
 
 def _any_of(read: Reader, wanted: tuple[object, ...]) -> Predicate:
+    ranked, ranks = {(rank(value), value) for value in wanted}, _RANKS
+
     def check(doc: Mapping[str, Any]) -> bool:
         found = read(doc)
-        return any(same(found, value) for value in wanted)
+        kind = ranks.get(type(found), MISSING)
+        return kind != MISSING and (kind, found) in ranked
 
     return check
 

@@ -68,6 +68,19 @@ def accepted_by(documents: Documents, where: Condition | None) -> list[Mapping[s
     return [doc for doc in map(documents.by_id.__getitem__, ids) if accepts(doc)]
 
 
+def accepted_of(
+    documents: Documents, best: Callable[[int], list[str]], where: Condition | None, limit: int
+) -> list[Mapping[str, Any]]:
+    """Return the best documents that fulfil a condition; `best` returns the ids of the best ones of all, so many."""
+    accepts, asked = predicate(where), limit
+    while True:
+        ids = best(asked)
+        found = [doc for doc in map(documents.by_id.__getitem__, ids) if accepts(doc)]
+        if len(found) >= limit or len(ids) < asked:
+            return found[:limit]
+        asked *= 4
+
+
 def candidates_for(documents: Documents, where: Condition | None) -> Candidates | None:
     """Return the smallest set of candidates that an index can name; None where no index helps."""
     match where:

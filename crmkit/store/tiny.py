@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -30,7 +31,7 @@ from crmkit.store.lock import WorkspaceLock
 from crmkit.store.migration import format_of, migrate, needs_migration
 from crmkit.store.operations import operations
 from crmkit.store.places import check_place
-from crmkit.store.plan import accepted_by, at_most, find_page
+from crmkit.store.plan import accepted_by, accepted_of, at_most, find_page
 from crmkit.store.replica import Replica
 from crmkit.store.synced import Synced
 from crmkit.store.tables import CrmDB, JournalTable
@@ -154,17 +155,28 @@ class TinyStore(Store):
         with self.reading():
             return self._replica.contents.documents(collection).by_id.read(fields)
 
+    def having(self, collection: str, field: str) -> list[Mapping[str, Any]]:
+        """Return the documents that have a plain field; see `Store.having`."""
+        with self.reading():
+            return list(self._replica.contents.documents(collection).by_id.having(field))
+
     def match(
-        self, collection: str, words: Sequence[str], limit: int, *, near: bool = False
+        self,
+        collection: str,
+        words: Sequence[str],
+        limit: int,
+        *,
+        near: bool = False,
+        where: Condition | None = None,
     ) -> list[Mapping[str, Any]]:
         """Return the best documents whose derived text holds every word; see `Store.match`."""
         with self.reading():
             documents = self._replica.contents.documents(collection)
             most = at_most(limit, len(documents.by_id))
-            found = documents.by_text().match(words, most)
+            found = accepted_of(documents, partial(documents.by_text().match, words), where, most)
             if near and not found:
-                found = documents.by_word().near(words, most)
-            return [documents.by_id[id] for id in found]
+                found = accepted_of(documents, partial(documents.by_word().near, words), where, most)
+            return found
 
     def commit(self, writes: Sequence[Write], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()) -> int:
         """Write all or nothing, durably; see `Store.commit`."""
@@ -198,9 +210,13 @@ class TinyStore(Store):
         self, since: int = 0, *, about: str | None = None, under: str | None = None, newest_first: bool = False
     ) -> Iterator[Logged]:
         """Return an iterator over the commits as of the call, read from the files as they are asked for."""
-        with self.reading():
+        with self._plainly(), self.reading():
             logs, journal = self._files.logs(self._replica.generation), self._replica.journal.content()
-        return log.commits(logs, journal, since, about, under, newest_first=newest_first)
+        return self._told(log.commits(logs, journal, since, about, under, newest_first=newest_first))
+
+    def _told(self, commits: Iterator[Logged]) -> Iterator[Logged]:
+        with self._plainly():
+            yield from commits
 
     def compact(self) -> bool:
         """Finish the generation and begin the next one with a snapshot; see `crmkit.store.compaction`."""

@@ -38,7 +38,10 @@ def test_what_is_known_of_a_type() -> None:
         "amount": ("money", "plain", False),
         "stage": ("choice", "plain", False),
         "closes_on": ("date", "plain", False),
+        "visible_to": ("choice", "plain", False),
+        "owner": ("text", "plain", False),
     }
+    assert list(kinds)[-2:] == ["visible_to", "owner"]  # in every type, and behind its own
     assert known.fields["customer"].target == "customer"
     assert known.fields["stage"].choices == ("open", "won")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from crmkit.query import Condition
 from crmkit.records import Record
-from crmkit.schema import FieldSpec
+from crmkit.schema import SHARING, FieldSpec
 from crmkit.ui.viewmodels.text import counted, present, title
 
 WINDOW_LIMIT = 500  # rows in one answer, whatever the view asks for
@@ -152,5 +152,6 @@ class GridModel:
 
 def default_columns(specs: dict[str, FieldSpec]) -> list[str]:
     """Return the columns of a grid that names none: what people look for first, then the other short fields."""
-    short = [name for name, spec in specs.items() if spec.klass != "sensitive" and spec.kind not in TOO_LONG]
+    fit = {name: spec for name, spec in specs.items() if spec.klass != "sensitive" and spec.section != SHARING}
+    short = [name for name, spec in fit.items() if spec.kind not in TOO_LONG]
     return sorted(short, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:SHOWN]
