@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from crmkit.safekeeping.backup import Backup, Progress
     from crmkit.safekeeping.doctor import Health
     from crmkit.safekeeping.export import Exported, Exporter
+    from crmkit.security import Security
     from crmkit.transfer import ImportPlan
 
 T = TypeVar("T")
@@ -432,6 +433,13 @@ class CRM(Handle):
         return Exporter(self.workspace, self._store, self._codec, self._vault, types, self._history, self.actor)
 
     # ------------------------------------------------------------------ health
+
+    @property
+    def security(self) -> Security:
+        """What is protected here and what is not; moves card numbers out of notes."""
+        from crmkit.security import Security
+
+        return Security({each.info.type: each for each in self._by_plural().values()})
 
     def examine(self) -> Health:
         """Check everything that is stored: what there is, what is wrong, and what to do about it."""

@@ -34,6 +34,10 @@ def import_(
     ] = None,
     keep_good: Annotated[bool, typer.Option("--keep-good", help="Write the good rows though others are bad.")] = False,
     all_or_nothing: Annotated[bool, typer.Option("--all-or-nothing", help="Write one commit, or nothing.")] = False,
+    move_sensitive: Annotated[
+        bool,
+        typer.Option("--move-sensitive", help="Move card numbers and IBANs out of texts, into the fields for them."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     encoding: Annotated[str | None, typer.Option(help="The encoding of a text that is not UTF-8, as cp1252.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="The sign between two fields.")] = None,
@@ -52,21 +56,30 @@ def import_(
     how: Any = {"group_by": group_by, "encoding": encoding, "delimiter": delimiter, "sheet": sheet}
     with open_crm(workspace) as crm, _told_of_ctrl_c(crm, as_), progress_bar() as progress:
         plan = crm.import_file(file, as_=as_, map=_mapping(map or ()), progress=progress, **how)
+        moved = plan.move_sensitive() if move_sensitive else 0
         errors = None if dry_run else plan.write_errors()
         if not as_json:
             say(plan.summary() + (f"\n  all bad rows with their reasons: {errors}" if errors else ""))
+            _tell_payment(plan, moved, move_sensitive)
         problem = _problem(plan, keep_good or dry_run)
         commit = None
         if not dry_run and not problem:
             commit = plan.apply(keep_good=keep_good, all_or_nothing=all_or_nothing, progress=progress)
     if as_json:
-        written = {"written": commit.count if commit else 0, "commit": commit.id if commit else None}
+        written = {"moved": moved, "written": commit.count if commit else 0, "commit": commit.id if commit else None}
         say_json({**plan.to_dict(), "errors_file": errors, **written})
     if problem:
         raise ImportProblem(problem)
     if not as_json:
         told = f"written: {plan.counted()}; crmkit undo {commit.id} takes it back" if commit else ""
         say(told or "nothing was written (dry run)")
+
+
+def _tell_payment(plan: ImportPlan, moved: int, asked: bool) -> None:
+    if moved:
+        say(f"  card numbers and IBANs were moved out of {moved:,} {'text' if moved == 1 else 'texts'}")
+    if plan.payment and not asked:
+        print("crmkit: card numbers or IBANs stay in texts; --move-sensitive moves them", file=sys.stderr)
 
 
 def _mapping(pairs: Sequence[str]) -> dict[str, str]:

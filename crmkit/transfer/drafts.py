@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from crmkit.detector import find_payment_data
 from crmkit.errors import ImportProblem
 from crmkit.fields import MASK
+from crmkit.payment import TEXTS, WORDS
 from crmkit.tables import Row, Table
 from crmkit.tables.formulas import unguarded
 from crmkit.transfer.mapping import Mapped, Target, is_export, nearest
@@ -34,6 +36,22 @@ class BadRow(NamedTuple):
     group: str
     field: str
     reason: str
+
+
+class PaymentCell(NamedTuple):
+    """A text of the file that holds a card number or an IBAN.
+
+    Attributes:
+        line: Where the row, or the first one of its group, starts in the file.
+        field: The path of the field that the text goes to.
+        what: ``"a card number"``, ``"an IBAN"``, or both; never the number.
+        record: The id of the record that the row makes.
+    """
+
+    line: int
+    field: str
+    what: str
+    record: str
 
 
 @dataclass(slots=True)
@@ -72,7 +90,9 @@ class Column:
         self.index = index
         self.target = target
         self.has_masks = False
+        self.payment: dict[str, str] = {}  # texts that hold a card number or an IBAN, and in words which
         self._masks_are_empty = masks_are_empty and target.spec.klass == "sensitive"
+        self._is_text = target.spec.kind in TEXTS and target.spec.klass != "sensitive"
         self._known: dict[str, str] = {}
 
     def text(self, values: list[str]) -> str:
@@ -85,6 +105,8 @@ class Column:
                 known = known[:10]
             if self._masks_are_empty and MASK in known:
                 known, self.has_masks = "", True
+            if self._is_text and (found := find_payment_data(known)):
+                self.payment[known] = " and ".join(dict.fromkeys(WORDS[each.kind] for each in found))
             if len(self._known) < _REMEMBERED:
                 self._known[raw] = known
         return known
@@ -98,6 +120,16 @@ class Columns:
         columns = [Column(names.index(name), target, masks_are_empty=own) for name, target in mapped.items()]
         self.head = [column for column in columns if not column.target.part]
         self.parts = [column for column in columns if column.target.part]
+
+    def payment(self, draft: Draft, record: str) -> Iterator[PaymentCell]:
+        """Yield the texts of a record that hold a card number or an IBAN."""
+        for column in self.head:
+            if column.payment and (what := column.payment.get(draft.head.get(column.target.path, ""))):
+                yield PaymentCell(draft.lines[0], column.target.path, what, record)
+        for place, column in enumerate(self.parts):
+            for line, texts in zip(draft.lines, draft.parts) if column.payment else ():
+                if what := column.payment.get(texts[place]):
+                    yield PaymentCell(line, column.target.path, what, record)
 
     def masked(self) -> tuple[str, ...]:
         """Return the paths of the columns in which masks were read as no value."""

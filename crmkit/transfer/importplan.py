@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crmkit.errors import ImportProblem, Refused
+from crmkit.payment import moves
 from crmkit.records import Record
 from crmkit.tables.formulas import guarded
-from crmkit.transfer.drafts import FOLLOWS, BadRow
+from crmkit.transfer.drafts import FOLLOWS, BadRow, PaymentCell
 
 if TYPE_CHECKING:
     from crmkit.collection import Collection
@@ -46,6 +47,7 @@ class ImportPlan:
         bad: What is wrong, row by row, in the order of the file.
         source: Where the file is; None for a frame.
         masked: The fields of which an export holds masks; they stay empty.
+        payment: Texts of good rows that hold a card number or an IBAN; `move_sensitive` moves what can be moved.
     """
 
     _crm: CRM = field(repr=False)
@@ -59,6 +61,7 @@ class ImportPlan:
     bad: list[BadRow] = field(default_factory=list, repr=False)
     source: Path | None = None
     masked: tuple[str, ...] = ()
+    payment: list[PaymentCell] = field(default_factory=list)
     applied: bool = False
 
     @property
@@ -94,8 +97,34 @@ class ImportPlan:
             )
         if not self.records:
             raise ImportProblem(f"{self.name}: nothing was written: no row of {self.rows:,} can be imported")
+        if len(self.records) + sum(map(len, self.made.values())) > 1:
+            self._crm._guard("bulk")
         self.applied = True
         return self._write(all_or_nothing, progress)
+
+    def move_sensitive(self) -> int:
+        """Move card numbers and IBANs out of texts, into the sensitive fields that are for them and are empty.
+
+        Returns:
+            How many texts they were moved out of; those that are left are in `payment`.
+
+        Raises:
+            Refused: The plan was applied before.
+        """
+        if self.applied:
+            raise Refused(f"the import of {self.name} was applied already; crm.security.move moves what is stored")
+        collection, left = self._collection(self.type), []
+        places = {record.id: place for place, record in enumerate(self.records)} if self.payment else {}
+        for cell in self.payment:
+            record = self.records[places[cell.record]]
+            fields = {name: getattr(record, name) for name in ("id", "created_at", *collection.info.fields)}
+            changes = moves(collection.info, fields, cell.field) if cell.field in fields else {}
+            if changes and (changes[cell.field] or not collection.info.fields[cell.field].required):
+                self.records[places[cell.record]] = collection.validate(**fields | changes)
+            else:
+                left.append(cell)
+        moved, self.payment = len(self.payment) - len(left), left
+        return moved
 
     def _write(self, atomic: bool, progress: Progress | None) -> Commit:
         reason, total = f"import of {self.name}", len(self.records)
@@ -141,6 +170,8 @@ class ImportPlan:
             "mapping": dict(self.mapping),
             "unmapped": list(self.unmapped),
             "masked": list(self.masked),
+            "payment": [cell._asdict() for cell in self.payment[:SHOWN]],
+            "payment_texts": len(self.payment),
             "bad_rows": self.bad_rows,
             "bad": [row._asdict() for row in self.bad[:SHOWN]],
         }
@@ -161,6 +192,13 @@ class ImportPlan:
             lines.append(f'  left out: {", ".join(self.unmapped)} (no field; map a column with "Column=field")')
         if self.masked:
             lines.append(f"  left empty: {', '.join(self.masked)} (masked in the export)")
+        if self.payment:
+            hold = "text holds" if len(self.payment) == 1 else "texts hold"
+            lines.append(
+                f"  mind: {len(self.payment):,} {hold} a card number or an IBAN, seen by whoever sees the record"
+            )
+            lines += [f"    line {cell.line}: {cell.field}: {cell.what}" for cell in self.payment[:SHOWN]]
+            lines += [f"    ... and {len(self.payment) - SHOWN:,} more"] if len(self.payment) > SHOWN else []
         if self.bad:
             wrong = [row for row in self.bad if not row.reason.startswith(FOLLOWS)]
             follow = f", {len(self.bad) - len(wrong):,} of them for their group" if len(wrong) < len(self.bad) else ""

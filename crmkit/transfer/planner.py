@@ -124,6 +124,7 @@ class _Check:
                 finder.settle(record is not None)
             if record is not None:
                 self._plan.records.append(record)
+                self._plan.payment += self._columns.payment(draft, record.id)
             else:
                 self._plan.bad += _bad_rows(draft, draft.group if shown else "")
         self._plan.bad.sort(key=lambda row: row.line)

@@ -168,3 +168,53 @@ def test_wrong_message_contents_are_problems_not_crashes(crm: crmkit.CRM, ada: A
     model.set("birthday", ["2026"])
     assert model.dirty != []
     assert "birthday" in model.problems
+
+
+CARD, OTHER_CARD = "4111 1111 1111 1111", "5555555555554444"
+
+
+def test_a_card_number_in_notes_is_offered_to_be_moved(crm: crmkit.CRM, ada: Any) -> None:
+    """It leaves the text, waits masked, and is saved in the sensitive field with the rest."""
+    model = form(crm, ada)
+    assert model.found() == {}
+    model.set("notes", f"Pays by {CARD}. Likes tea.")
+    assert model.found()["notes"]["move"] == "Move to Card number"
+    assert "4111" not in str(model.found())
+    model.move("notes")
+    state = model.state()
+    assert (state["found"], state["moved"], state["dirty"]) == ({}, {"card": "•••• •••• •••• 1111"}, ["notes", "card"])
+    assert model.value("notes") == "Pays by. Likes tea."
+    assert "4111" not in repr(vars(model))
+    saved = model.save()
+    assert saved is not None
+    assert (saved.notes, model.dirty) == ("Pays by. Likes tea.", [])
+    assert crm.reveal(saved, "card", reason="test").value == CARD.replace(" ", "")
+
+
+def test_a_number_is_not_moved_over_another_one(crm: crmkit.CRM, ada: Any) -> None:
+    """A field that is filled, here or on the page, is left; so is one that somebody else filled before Save."""
+    model = form(crm, ada)
+    model.set("notes", "DE89370400440532013000")
+    assert model.found() == {}  # the IBAN is filled
+    model.set("notes", CARD)
+    model.move("notes", ["card"])
+    assert (model.moved, model.value("notes")) == ({}, CARD)
+    model.move("notes")
+    crm.customers.update(ada, card=OTHER_CARD)
+    assert model.save() is None
+    assert crm.reveal(crm.customers[ada.id], "card", reason="test").value == OTHER_CARD
+    assert "Somebody else filled Card number meanwhile" in model.note
+    model.revert()
+    assert (model.dirty, model.value("notes")) == ([], "")
+
+
+def test_a_number_moves_in_a_form_for_a_new_record(crm: crmkit.CRM) -> None:
+    """Nothing of it is kept in what the page is told."""
+    model = form(crm)
+    model.set("name", "Zoe")
+    model.set("street", f"{CARD} Main Street")
+    model.move("street")
+    assert "4111" not in f"{model.values()} {model.state()}"
+    saved = model.save({"tax_id": "GB123456"})
+    assert saved is not None
+    assert (saved.street, str(saved.card)) == ("Main Street", "•••• •••• •••• 1111")

@@ -6,11 +6,12 @@ no draft; a field that both changed becomes a conflict, to be kept or taken. Not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from crmkit.errors import Conflict, Invalid
-from crmkit.fields import Reference
+from crmkit.fields import Reference, Secret
+from crmkit.payment import WORDS, movable, moves, text_fields
 from crmkit.records import Record
 from crmkit.schema import FieldSpec
 from crmkit.ui.viewmodels.text import country, detail, title, typed, untyped, words
@@ -30,6 +31,7 @@ class FormModel:
         self.drafts: dict[str, Any] = dict(defaults or {})
         self.problems: dict[str, str] = {}
         self.conflicts: dict[str, Any] = {}
+        self.moved: dict[str, Secret[Any]] = {}
         self.note = ""
 
     @property
@@ -41,7 +43,7 @@ class FormModel:
     @property
     def dirty(self) -> list[str]:
         """The fields that were changed and not saved."""
-        return [name for name in self.drafts if name in self.specs]
+        return [*(name for name in self.drafts if name in self.specs), *self.moved]
 
     # ------------------------------------------------------------- what the view shows
 
@@ -64,6 +66,8 @@ class FormModel:
             "problems": self.problems,
             "conflicts": {name: self._shown(name, value) for name, value in self.conflicts.items()},
             "dirty": self.dirty,
+            "found": self.found(),
+            "moved": {name: str(secret) for name, secret in self.moved.items()},
             "note": self.note,
         }
 
@@ -80,6 +84,15 @@ class FormModel:
     def labels(self) -> dict[str, str]:
         """Return the titles, by id, of the records that the inputs name at present."""
         return {id: self._title(spec, id) for spec, id in self._references() if id}
+
+    def found(self) -> dict[str, dict[str, str]]:
+        """Return what looks like a card number or an IBAN in a text, by field, and what can be done about it."""
+        shown: dict[str, dict[str, str]] = {}
+        for name in text_fields(self.collection.info):
+            for number, place in movable(self.collection.info, str(self.value(name)), self._filled()):
+                words = f"This looks like {WORDS[number.kind]}: {number.mask}. It would be sealed there, and masked."
+                shown.setdefault(name, {"words": words, "move": f"Move to {place.label}"})
+        return shown
 
     # ------------------------------------------------------------- what a person does
 
@@ -101,9 +114,23 @@ class FormModel:
         if self.record is None:  # a field that nobody came to yet is no mistake before Save
             self.problems = {name: text for name, text in self.problems.items() if self._top(name) in self.drafts}
 
+    def move(self, name: str, filled: Iterable[str] = ()) -> None:
+        """Take a card number or an IBAN out of a text; it is saved in the sensitive field that is for it.
+
+        Args:
+            name: The text field.
+            filled: The sensitive fields that something was typed into, which only the page knows.
+        """
+        if name in text_fields(self.collection.info):
+            taken = dict.fromkeys((*self._filled(), *filled), True)
+            changes = moves(self.collection.info, {**taken, name: self.value(name)}, name)
+            if changes:
+                self.set(name, changes.pop(name) or "")
+                self.moved |= changes
+
     def revert(self) -> None:
         """Forget the drafts."""
-        self.drafts, self.problems, self.conflicts, self.note = {}, {}, {}, ""
+        self.drafts, self.problems, self.conflicts, self.moved, self.note = {}, {}, {}, {}, ""
 
     def keep(self, name: str) -> None:
         """Settle a conflict with what was typed here."""
@@ -136,6 +163,9 @@ class FormModel:
             self.note = "Somebody else changed this too. Choose what to keep in each marked field, then save."
             return None
         for _ in range(3):  # the others may save again between our reading and our writing
+            if taken := self._stored_secrets() & self.moved.keys():
+                self.note = f"Somebody else filled {self._labels(taken)} meanwhile. Revert brings back what you moved."
+                return None
             try:
                 saved = self._write({name: value for name, value in (secrets or {}).items() if value})
             except Invalid as error:
@@ -161,7 +191,7 @@ class FormModel:
         fresh = self.collection.get(self.record.id)
         if fresh is None or fresh.rev == self.record.rev:
             return False
-        for name in self.dirty:
+        for name in self._typed():
             theirs = getattr(fresh, name)
             if theirs != getattr(self.record, name):
                 self._meet(name, theirs)
@@ -177,15 +207,30 @@ class FormModel:
         else:
             self.conflicts[name] = theirs
 
+    def _typed(self) -> list[str]:
+        return [name for name in self.drafts if name in self.specs]
+
     def _changes(self) -> dict[str, Any]:
-        return {name: untyped(self.specs[name], self.drafts[name]) for name in self.dirty}
+        return {name: untyped(self.specs[name], self.drafts[name]) for name in self._typed()} | self.moved
+
+    def _stored_secrets(self) -> frozenset[str]:
+        """Return the sensitive fields that the stored record has a value in."""
+        fields = self.collection.info.fields.values()
+        secrets = (spec.name for spec in fields if spec.klass == "sensitive")
+        return frozenset(name for name in secrets if getattr(self.record, name, None) is not None)
+
+    def _filled(self) -> frozenset[str]:
+        return self._stored_secrets() | self.moved.keys()
+
+    def _labels(self, names: Iterable[str]) -> str:
+        return " and ".join(sorted(self.collection.info.fields[name].label for name in names))
 
     def _write(self, secrets: Mapping[str, str]) -> Record:
         if self.record is None:
             given = {name: value for name, value in self._changes().items() if value is not None}
             added: Record = self.collection.add(**given, **secrets)
             return added
-        if not self.drafts:
+        if not self.dirty:
             return self.record
         updated: Record = self.collection.update(self.record, **self._changes())
         return updated

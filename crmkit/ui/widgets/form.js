@@ -38,6 +38,7 @@ function render({ model, el: root }) {
     const id = uid(spec.name);
     const help = el("div", { class: "crm-help", id: `${id}-help` }, spec.help);
     const error = el("div", { class: "crm-error", id: `${id}-error`, hidden: true });
+    const found = el("div", { class: "crm-found", role: "status", hidden: true });
     const conflict = el("div", { class: "crm-conflict", role: "group", "aria-label": `${spec.label}: changed by somebody else`, hidden: true });
     const described = `${id}-error${spec.help ? ` ${id}-help` : ""}`;
     const send = (value) => {
@@ -53,11 +54,11 @@ function render({ model, el: root }) {
       input.setAttribute("aria-invalid", String(bad));
       if (spec.required) input.setAttribute("aria-required", "true");
     });
-    fields.set(spec.name, { spec, ...control, error, conflict, mark });
+    fields.set(spec.name, { spec, ...control, error, found, conflict, mark });
     const wide = ["long_text", "parts"].includes(spec.input) ? " crm-wide" : "";
     return el(
       "div", { class: `crm-field crm-f-${spec.name}${wide}`, "data-field": spec.name },
-      label, control.node, error, conflict, spec.help ? help : null,
+      label, control.node, error, found, conflict, spec.help ? help : null,
     );
   }
 
@@ -195,12 +196,14 @@ function render({ model, el: root }) {
     }
   }
 
-  function showState({ problems, conflicts, dirty, note: words }) {
+  function showState({ problems, conflicts, dirty, found, moved, note: words }) {
     for (const [name, field] of fields) {
       const problem = problems[name] || "";
       field.error.textContent = problem;
       field.error.hidden = !problem;
       field.mark(Boolean(problem));
+      showFound(name, field, found[name]);
+      if (field.spec.input === "secret") field.inputs()[0].placeholder = moved[name] || "";
       showConflict(name, field, conflicts[name]);
       root.querySelector(`[data-field="${CSS.escape(name)}"]`)?.classList.toggle("crm-dirty", dirty.includes(name));
     }
@@ -212,6 +215,17 @@ function render({ model, el: root }) {
     note.textContent = words || (count && !create ? `${count} unsaved ${count === 1 ? "change" : "changes"}` : "");
     note.classList.toggle("crm-alert", Boolean(words));
     if (news) root.querySelector(".crm-conflict:not([hidden]) button, [aria-invalid=true]")?.focus();
+  }
+
+  function showFound(name, field, offer) {
+    field.found.hidden = !offer;
+    if (!offer) return field.found.replaceChildren();
+    if (field.found.firstChild?.textContent === offer.words) return null; // the button keeps the focus
+    const move = () => wire.ask("move", { field: name, filled: Object.keys(readSecrets()) });
+    return field.found.replaceChildren(
+      el("div", {}, offer.words),
+      el("button", { type: "button", class: "crm-button crm-move", onclick: move }, offer.move),
+    );
   }
 
   function showConflict(name, field, theirs) {

@@ -36,7 +36,7 @@ class Form(View):
         self._was_dirty = False
 
     def handlers(self) -> dict[str, Handler]:
-        """Return the messages of a form: hello, set, save, revert, keep, take, suggest."""
+        """Return the messages of a form: hello, set, save, revert, keep, take, move, suggest."""
         return {
             "hello": self._hello,
             "set": self._set,
@@ -44,6 +44,7 @@ class Form(View):
             "revert": self._revert,
             "keep": self._keep,
             "take": self._take,
+            "move": self._move,
             "suggest": self._suggest,
         }
 
@@ -81,6 +82,11 @@ class Form(View):
 
     def _take(self, message: Mapping[str, Any]) -> None:
         self.model.take(str(message.get("field", "")))
+        self._show_values()
+
+    def _move(self, message: Mapping[str, Any]) -> None:
+        filled = message.get("filled")
+        self.model.move(str(message.get("field", "")), filled if isinstance(filled, list) else ())
         self._show_values()
 
     def _suggest(self, message: Mapping[str, Any]) -> None:
