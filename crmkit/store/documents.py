@@ -53,7 +53,6 @@ class OpenDocs(dict[str, Doc]):
         """Return the documents; all of their fields are there anyway."""
         return iter(list(self.values()))
 
-
     def having(self, name: str) -> Iterator[Doc]:
         """Return the documents that have a plain field."""
         return (doc for doc in self.values() if name in doc)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from crmkit.codec import RecordCodec
 from crmkit.durable import frame
 from crmkit.records import Customer
 from crmkit.schema import info
-from crmkit.store import NEW, Delete, PlainCodec, Put, TinyStore, compaction
+from crmkit.store import ANY, NEW, Delete, PlainCodec, Put, Reseal, Step, TinyStore, compaction
 from crmkit.vault import Vault
 from tests.store.stage import Scenario, Stage
 
@@ -72,6 +72,7 @@ def _commits(stage: Stage) -> None:
         store,
         Put("customers", {"id": "a", "name": "changed"}, 1),
         Put("purchases", {"id": "p", "total": stage.chance.randrange(100)}, NEW),
+        Reseal("customers", "a"),
         Delete("customers", "b", 1),
     )
     stage.add(store, "e", stage.chance.choice((0, 40, 700)))
@@ -180,6 +181,64 @@ def _migration(stage: Stage) -> None:
     stage.add(stage.open(), "d")
 
 
+SECRET = "a former value"
+
+
+def with_a_past(root: Path) -> None:
+    """Make a store with two logs, in each of which former values of three documents are kept."""
+    with_a_store(root)
+    store = open_plain(root)
+    for _ in range(2):
+        store.commit([Put("customers", {"id": id, "note": SECRET}, ANY) for id in ("a", "b")], {})
+        store.commit([Put("customers", {"id": id}, ANY) for id in ("a", "b")], {})
+        store.commit([Put("customers", {"id": "c", "note": SECRET}, NEW)], {})
+        store.commit([Delete("customers", "c", 1)], {})
+        store.compact()
+    store.close()
+
+
+def without_secrets(step: Step) -> Mapping[str, Any]:
+    """Return the former values of a step with the secret ones replaced."""
+    return {**step.before, "note": "-"} if step.before.get("note") == SECRET else step.before
+
+
+def _rewriting(stage: Stage) -> None:
+    """The history is rewritten while another process writes, reads the past and compacts."""
+    store, other = stage.open(), stage.open()
+    stage.add(store, "d")
+    past = other.commits()
+    next(past)
+    asked = 0
+
+    def change(step: Step) -> Mapping[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked in (1, 8):  # in the second log, and in the first one
+            stage.add(other, "ef"[asked // 8])
+            other.compact()
+        return without_secrets(step)
+
+    store.rewrite_history(change)
+    list(past)
+    stage.sees(other)
+    stage.add(store, "g")
+
+
+def _half_rewritten(store: TinyStore) -> str:
+    """Return what is wrong with logs that are being rewritten, and go on with that."""
+    folder = store._files.folder
+    kept = [(folder / f"log.{number}.jsonl").read_bytes().count(SECRET.encode()) for number in (1, 2)]
+    if kept not in ([3, 3], [3, 0], [0, 0]):
+        return f"the logs keep {kept} secrets"
+    before = [[(step.action, step.id) for step in commit.steps] for commit in store.commits()]
+    changed = store.rewrite_history(without_secrets)
+    after = [[(step.action, step.id) for step in commit.steps] for commit in store.commits()]
+    if changed != sum(kept) or after[: len(before)] != before:
+        return f"{changed} of {sum(kept)} steps were changed, and there are {after}"
+    left = [path.name for path in folder.iterdir() if SECRET.encode() in path.read_bytes()]
+    return f"secrets are left in {left}" if left else ""
+
+
 CREATE = Scenario("create", nothing, _create, open_plain)
 COMMITS = Scenario("commits", with_a_store, _commits, open_plain)
 BEFORE_SYNC = Scenario("a writer is killed before its sync", with_a_store, _a_writer_is_killed("sync"), open_plain)
@@ -191,4 +250,8 @@ COMPACTION = Scenario("compaction", with_a_store, _compaction, open_plain)
 TWO_COMPACTIONS = Scenario("two compactions", with_a_store, _two_compactions, open_plain)
 BY_ITSELF = Scenario("compaction by itself", with_a_store, _compaction_by_itself, open_plain)
 MIGRATION = Scenario("migration", with_an_old_store, _migration, open_plain)
-SCENARIOS = (CREATE, COMMITS, BEFORE_SYNC, WITHIN_WRITE, NEW_KEYS, COMPACTION, TWO_COMPACTIONS, BY_ITSELF, MIGRATION)
+REWRITING = Scenario("rewriting", with_a_past, _rewriting, open_plain, also=_half_rewritten)
+SCENARIOS = (
+    *(CREATE, COMMITS, BEFORE_SYNC, WITHIN_WRITE, NEW_KEYS, COMPACTION, TWO_COMPACTIONS, BY_ITSELF, MIGRATION),
+    REWRITING,
+)

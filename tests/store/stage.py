@@ -153,6 +153,7 @@ class Scenario:
         run: Does what is interrupted.
         open: Opens the store in a folder, in the usual way.
         states: How many states after a loss of power are looked at, at scale 1.
+        also: Looks at something else that a crash left, and returns what is wrong, or nothing.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Scenario:
     run: Callable[[Stage], None]
     open: Callable[[Path], TinyStore]
     states: int = 300
+    also: Callable[[TinyStore], str] = lambda store: ""  # noqa: ARG005  # nothing else
 
     @contextmanager
     def started(self, root: Path, fault: Fault | None = None, seed: int = 0, **disk: Any) -> Iterator[Stage]:
@@ -220,7 +222,7 @@ class Scenario:
         try:
             if state_of(again) != expected:
                 return f"found {state_of(again)} after writing, expected {expected}"
-            return "; ".join(again.verify())
+            return self.also(again) or "; ".join(again.verify())
         finally:
             again.close()
 

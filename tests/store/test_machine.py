@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from crmkit.errors import Conflict, Invalid, NotFound
-from crmkit.store import ANY, NEW, Delete, Doc, Logged, Move, PlainCodec, Put, TinyStore, Write
+from crmkit.store import ANY, NEW, Delete, Doc, Logged, Move, PlainCodec, Put, Reseal, TinyStore, Write
 from crmkit.store.checks import Outcome
 
 COLLECTIONS = st.sampled_from(["customers", "customers.removed", "purchases"])
 IDS = st.sampled_from("abcd")
 VALUES = st.fixed_dictionaries({}, optional={"n": st.none() | st.integers(0, 3) | st.booleans(), "t": st.just(["x"])})
-KINDS = st.sampled_from(["put", "put", "put", "move", "delete"])
+KINDS = st.sampled_from(["put", "put", "put", "put", "move", "delete", "reseal"])
 AIMS = st.sampled_from(["right"] * 12 + ["any", "wrong"])
 
 
@@ -33,10 +33,20 @@ def intentions(draw: Any) -> tuple[Any, ...]:
 State = dict[tuple[str, str], Doc]
 
 
+class Anew(PlainCodec):
+    """Seals nothing, but has something to write where a document is sealed anew."""
+
+    def reseal(self, collection: str, doc: Doc) -> Doc:  # noqa: ARG002  # the signature of a codec
+        """Return the field that stands for those that are sealed."""
+        return {name: doc[name] for name in ("n",) if name in doc}
+
+
 def write_of(state: State, kind: str, collection: str, to: str, id: str, values: Doc, aim: str) -> Write:
     """Return a write; who wants to move or delete what is not there takes something else, or puts."""
     if kind != "put" and (collection, id) not in state and aim == "right":
         collection, id = min(state, default=(collection, id))
+    if kind == "reseal":
+        return Reseal(collection, id)
     old = state.get((collection, id))
     right = old["rev"] if old else NEW
     expect = {"right": right, "any": ANY, "wrong": right + 1}[aim]
@@ -54,8 +64,12 @@ def after(state: State, writes: list[Write]) -> State:
     """Return what must be there after a commit."""
     state = dict(state)
     for write in writes:
-        collection, id = write.collection, write.id if isinstance(write, Delete) else write.doc["id"]
+        collection, id = write.collection, write.id if isinstance(write, Delete | Reseal) else write.doc["id"]
         old = state.get((collection, id))
+        if isinstance(write, Reseal):
+            if old is None:
+                raise Refusal
+            continue
         if write.expect == NEW:
             if old is not None:
                 raise Refusal
@@ -101,7 +115,7 @@ class Machine(RuleBasedStateMachine):
     def open(self, which: int) -> TinyStore:
         """Open one of the stores; the second one keeps the documents packed."""
         names = ("customers", "customers.removed", "purchases")
-        store = TinyStore(self.folder, PlainCodec(), lazy=frozenset(names if which else ()))
+        store = TinyStore(self.folder, Anew(), lazy=frozenset(names if which else ()))
         for name in names:
             store.register(name, lazy=bool(which))
         return store
@@ -119,7 +133,9 @@ class Machine(RuleBasedStateMachine):
                 self.stores[which].commit(writes, {"by": "both"})
             return
         seq = self.stores[which].commit(writes, {"by": "both"})
-        self.state = self.past[seq] = expected
+        self.state = expected
+        if not all(isinstance(write, Reseal) for write in writes):  # of which the history does not tell
+            self.past[seq] = expected
 
     @rule(which=st.integers(0, 1), wanted=intentions())
     def commit_one(self, which: int, wanted: tuple[Any, ...]) -> None:
@@ -128,6 +144,16 @@ class Machine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def compact(self, which: int) -> None:
         assert self.stores[which].compact()
+
+    @rule(which=st.integers(0, 1))
+    def forget(self, which: int) -> None:
+        self.stores[which].forget()
+
+    @rule(which=st.integers(0, 1))
+    def rewrite_history(self, which: int) -> None:
+        store = self.stores[which]
+        steps = [step for commit in store.commits() for step in commit.steps if step.action != "add"]
+        assert store.rewrite_history(lambda step: dict(step.before)) == len(steps)
 
     @rule(which=st.integers(0, 1))
     def reopen(self, which: int) -> None:
