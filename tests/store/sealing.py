@@ -30,7 +30,7 @@ class Generations(PlainCodec):
             fields["name"] = f"k{self.generation}<{fields['name'][::-1]}"
         return fields
 
-    def open(self, collection: str, fields: Doc, doc: Doc) -> Doc:  # noqa: ARG002  # the signature of a codec
+    def open(self, collection: str, fields: Doc, doc: Doc) -> Doc:  # the signature of a codec
         """Return fields with the name opened."""
         if "name" not in fields:
             return fields

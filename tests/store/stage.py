@@ -161,7 +161,7 @@ class Scenario:
     run: Callable[[Stage], None]
     open: Callable[[Path], TinyStore]
     states: int = 300
-    also: Callable[[TinyStore], str] = lambda store: ""  # noqa: ARG005  # nothing else
+    also: Callable[[TinyStore], str] = lambda store: ""  # nothing else
 
     @contextmanager
     def started(self, root: Path, fault: Fault | None = None, seed: int = 0, **disk: Any) -> Iterator[Stage]:

@@ -6,13 +6,15 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tinydb import TinyDB
 
 from crmkit.errors import Conflict, CrmError, Invalid
-from crmkit.store import ANY, NEW, PlainCodec, Put, Requirement, TinyStore, compaction
+from crmkit.store import ANY, NEW, PlainCodec, Put, Requirement, Step, TinyStore, compaction
 
 compaction.SMALLEST = 20_000  # bytes; so that there is compaction in between, and often
 
@@ -134,6 +136,40 @@ def fill_up(folder: str, filler: str, mode: str) -> None:
             number += 1
     except CrmError as error:
         _say(error)
+
+
+def rewrite_and_wait(folder: str) -> None:
+    """Rewrite the history, and say so when the first step is asked for; never go on."""
+
+    def change(step: Step) -> Mapping[str, Any]:
+        _say("asked")
+        sys.stdin.readline()
+        return step.before
+
+    _open(folder).rewrite_history(change)
+
+
+def rewrite_forever(folder: str, name: str) -> None:
+    """Rewrite the history again and again, until killed."""
+    store, number = _open(folder), 0
+    _say("begun")
+    while True:
+        number += 1
+        store.rewrite_history(lambda step, name=f"{name}-{number}": {**step.before, "name": name})
+
+
+def read_the_past(folder: str, stop: str) -> None:
+    """Read all commits and verify the store, again and again, and say how often; fail where one is missing."""
+    store, times = _open(folder), 0
+    _say("ready")
+    while not Path(stop).exists():
+        newest = store.seq()
+        seqs = [commit.seq for commit in store.commits()]
+        assert seqs == list(range(1, len(seqs) + 1)), seqs
+        assert len(seqs) >= newest
+        assert store.verify() == []
+        times += 1
+    _say(times)
 
 
 def fork() -> None:
