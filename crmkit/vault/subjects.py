@@ -144,7 +144,7 @@ class SubjectKeys(Guarded):
         missing = [id for id in wanted if id not in self._newest]
         if not missing:
             return
-        self._erasures.refresh()
+        self._look_again()  # a key that is wrapped by a destroyed one would be lost
         for id in missing:
             if erased := self._erased(wanted[id]):
                 raise erased
@@ -153,7 +153,7 @@ class SubjectKeys(Guarded):
 
     def new_generation(self, subjects: Iterable[str] | None = None) -> int:
         """Give subjects, or all of them, a new data key that seals from now on; return its generation."""
-        self.refresh()
+        self._look_again()
         ids = list(self._newest) if subjects is None else [id_bytes(subject) for subject in subjects]
         generation = max(self._newest.values(), default=0) + 1
         if ids:
@@ -194,7 +194,7 @@ class SubjectKeys(Guarded):
 
     def rewrap(self) -> int:
         """Wrap every data key by the primary wrap key; return how many were wrapped by another one."""
-        self.refresh()
+        self._look_again()
         key_id = self._keyring.primary("wrap").id
         old = {place: wrapped for place, wrapped in self._wrapped.items() if _wrap_id(wrapped) != key_id}
         if old:

@@ -35,11 +35,11 @@ class Upkeep(Guarded):
         self._keyring = keyring
         self._subjects = subjects
         self._erasures = erasures
-        self._closed = False
+        self._closed = ""  # why; empty while it is open
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Locked("the vault is closed")
+            raise Locked(self._closed)
 
     def refresh(self) -> bool:
         """Take in what other processes did to the files of keys; return whether they did something.
@@ -63,6 +63,7 @@ class Upkeep(Guarded):
     @property
     def public_key(self) -> str:
         """The age recipient of the identity that opened the vault."""
+        self._check_open()
         return self._keyring.public_key
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,13 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CRMKIT_CONFIG", str(folder))
     monkeypatch.delenv("CRMKIT_IDENTITY", raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def scale() -> Callable[[int], int]:
+    """Multiplies a count of repetitions by CRMKIT_TEST_SCALE; never below 1."""
+    factor = float(os.environ.get("CRMKIT_TEST_SCALE", "1"))
+    return lambda count: max(1, round(count * factor))
 
 
 @pytest.fixture
