@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from pydantic import ValidationError
 
@@ -15,7 +16,7 @@ from crmkit.fields import Secret
 from crmkit.forbidden import REASON, has_forbidden
 from crmkit.links import redirected
 from crmkit.records import Record, has_bad_text, now
-from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo, adapter, info, invalid
+from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo, adapter, info, invalid, is_frozen
 from crmkit.store.base import NEW, Doc, Move, Put, Write
 from crmkit.values import instant_text, is_number
 
@@ -103,6 +104,7 @@ class Drafter:
         self._codec = codec
         self._context = context
         self._suppressed = suppressed
+        self._checked: WeakValueDictionary[int, Record] = WeakValueDictionary()  # by identity
 
     def validate(self, raw: Mapping[str, Any]) -> Any:
         """Return a new record of raw values.
@@ -121,17 +123,19 @@ class Drafter:
             raise Invalid(problems, self.info.type)
         if record.visible_to and not record.owner:  # what is not for everybody is somebody's
             record = record.model_copy(update={"owner": context["actor"]})
+        if is_frozen(self._type):  # then it is still what was checked when it is given to be added
+            self._checked[id(record)] = record
         return record
 
     def add(self, given: Record | Mapping[str, Any]) -> Draft:
-        """Draft a new record; a record that is given is checked as its fields would be."""
+        """Draft a new record; one that `validate` did not return is checked as its fields would be."""
         if isinstance(given, self._type):
             fields = {name: getattr(given, name, None) for name in ("id", "created_at", *self.info.fields)}
+            record = given if self._checked.get(id(given)) is given else self.validate(fields)
         elif isinstance(given, Mapping):
-            fields = dict(given)
+            record = self.validate(dict(given))
         else:
             raise Invalid({"record": f"must be a {self.info.type}, or a mapping of its fields"}, self.info.type)
-        record = self.validate(fields)
         doc = self._codec.document(record)
         doc["rev"] = 1
         changed = tuple(name for name in self.info.fields if name in doc)

@@ -120,6 +120,17 @@ def _declared(record_type: type[BaseModel]) -> list[str]:
 
 
 @cache
+def is_frozen(model: type[BaseModel]) -> bool:
+    """Return whether nothing of a model can change once it was made, not even inside its values."""
+    known = info(model)
+    for name, spec in known.fields.items():
+        inner, _ = inner_type(model.model_fields[name].annotation)
+        if not (is_frozen(inner) if _is_model(inner) else spec.kind != "other"):
+            return False
+    return bool(model.model_config.get("frozen"))
+
+
+@cache
 def adapter(record_type: type[BaseModel], field: str) -> TypeAdapter[Any]:
     """Return the validator of one field alone, for changed fields and for values in queries."""
     spec = record_type.model_fields[field]
