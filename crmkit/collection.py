@@ -10,7 +10,7 @@ from crmkit.binding import Binder
 from crmkit.codec import REMOVED
 from crmkit.commits import Commit, Committer, conflict
 from crmkit.drafts import Draft, Drafter
-from crmkit.errors import Invalid, NotFound, Refused
+from crmkit.errors import Invalid, Locked, NotFound, Refused
 from crmkit.fields import ID_FORM
 from crmkit.finder import Finder
 from crmkit.merge import MERGED, Merger
@@ -20,7 +20,7 @@ from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo, info
 
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec
-    from crmkit.store.base import Store
+    from crmkit.visibility import Visible
 
 R = TypeVar("R", bound=Record)
 
@@ -55,7 +55,7 @@ class Collection(Generic[R]):
     def __init__(
         self,
         record_type: type[R],
-        store: Store,
+        store: Visible,
         codec: RecordCodec,
         committer: Committer,
         drafter: Drafter,
@@ -79,7 +79,11 @@ class Collection(Generic[R]):
         return self._info
 
     def __repr__(self) -> str:
-        return f"<{self._info.plural}: {len(self):,} record{'' if len(self) == 1 else 's'}>"
+        try:
+            count = len(self)
+        except Locked:
+            return f"<{self._info.plural}: locked>"
+        return f"<{self._info.plural}: {count:,} record{'' if count == 1 else 's'}>"
 
     def _repr_mimebundle_(self, **_: Any) -> Any:
         return shown(self, lambda: self._grid(self._info.type))
@@ -384,7 +388,8 @@ class Collection(Generic[R]):
 
     def _saved(self, draft: Draft) -> R:
         """Return the record as it was saved; as it will be, inside a transaction."""
-        return self._record(self._existing(draft.doc["id"]))
+        doc = self._committer.written(*draft.key)
+        return self._record(self._existing(draft.doc["id"]) if doc is None else doc)
 
     def _not_found(self, id: object, which: str = "") -> NotFound:
         """Return the error for an id that is not there; it repeats no name or mail that was given for one."""

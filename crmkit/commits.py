@@ -21,7 +21,7 @@ from crmkit.store.base import Requirement
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec
     from crmkit.registry import Registry
-    from crmkit.store.base import Store
+    from crmkit.visibility import Visible
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,22 @@ class Committer:
         codec: Makes records for plugins, and seals reasons.
         registry: The plugins.
         actor: Returns who writes.
-        seal_reason: Seals why, under the key of a subject.
+        seal_reason: Seals why: the reason, the cause, and whom alone it is about, or empty.
+        guard: Refuses what the actor may not do.
     """
 
     def __init__(
         self,
         crm: Any,
-        store: Store,
+        store: Visible,
         codec: RecordCodec,
         registry: Registry,
         actor: Callable[[], str],
-        seal_reason: Callable[[str, str], str],
+        seal_reason: Callable[[str, str, str], str],
+        guard: Callable[[str], None],
     ) -> None:
         self._store = store
+        self._guard = guard
         self._codec = codec
         self._actor = actor
         self._seal_reason = seal_reason
@@ -148,14 +151,21 @@ class Committer:
         Inside a transaction a record is read once: what is then written expects that revision, also where
         only an id was given, so that what was computed from the record cannot overwrite what came between.
         """
+        if self._current() is None:
+            return self._store.get(collection, id)
+        doc = self.written(collection, id)
+        return doc if doc is not None and self._store.shows(collection, doc) else None
+
+    def written(self, collection: str, id: str) -> Mapping[str, Any] | None:
+        """Return a document just written, as `document` does, also where its writer does not see it any more."""
         transaction = self._current()
         if transaction is None:
-            return self._store.get(collection, id)
+            return self._store.whole(collection, id)
         draft = transaction.drafts.get((collection, id))
         if draft is not None:
             return None if draft.action == "remove" else draft.doc
         if (collection, id) not in transaction.reads:
-            transaction.reads[collection, id] = self._store.get(collection, id)
+            transaction.reads[collection, id] = self._store.whole(collection, id)
         return transaction.reads[collection, id]
 
     def removed(self, collection: str, id: str) -> Mapping[str, Any] | None:
@@ -163,7 +173,8 @@ class Committer:
         transaction = self._current()
         draft = transaction.drafts.get((collection, id)) if transaction else None
         if draft is not None:
-            return draft.doc if draft.action == "remove" else None
+            is_removed = draft.action == "remove" and self._store.shows(collection, draft.doc)
+            return draft.doc if is_removed else None
         return self._store.get(collection + REMOVED, id)
 
     # ------------------------------------------------------------------ writing
@@ -189,6 +200,8 @@ class Committer:
     ) -> Commit:
         """Write drafts in batches of `step` under one cause; twins among them are refused before the first batch."""
         self._before_commit.refuse_saving_inside()
+        if len(drafts) > 1:
+            self._guard("bulk")
         _refuse_twins(drafts)
         transaction = self._current()
         if transaction is not None:
@@ -219,12 +232,22 @@ class Committer:
         Raises:
             Refused: A transaction is open; other things are written in its commit.
         """
-        self._before_commit.refuse_saving_inside()
-        if self._current() is not None:
-            raise Refused(f"finish the transaction first; {kind} makes a commit of its own")
+        self.refuse_inside(kind)
+        if len(drafts) > 1:
+            self._guard("bulk")
         cause = new_id()
         self._commit(drafts, cause, reason, check, kind=kind, **meta)
         return Commit(cause, len(drafts))
+
+    def refuse_inside(self, kind: str) -> None:
+        """Refuse what makes a commit of its own while a transaction is open, or a plugin is asked about one.
+
+        Raises:
+            Refused: Such is the case.
+        """
+        self._before_commit.refuse_saving_inside()
+        if self._current() is not None:
+            raise Refused(f"finish the transaction first; {kind} makes a commit of its own")
 
     def _commit(
         self,
@@ -237,9 +260,12 @@ class Committer:
         drafts = self._before_commit.ask(drafts)
         writes = [write for draft in drafts for write in draft.writes()]
         requires = dict.fromkeys(needed for draft in drafts for needed in self._requirements(draft))
+        self._refuse_hidden(requires)
         meta = {"actor": self._actor(), "cause": cause, **more}
         if reason:
-            meta["reason"] = self._seal_reason(reason, cause)
+            about = {self._codec.about(info(draft.record_type).plural, draft.doc) for draft in drafts}
+            meta["about"] = about.pop() if len(about) == 1 else ""
+            meta["reason"] = self._seal_reason(reason, cause, meta["about"])
         if not writes:  # plugins took everything back
             return
         try:
@@ -251,7 +277,23 @@ class Committer:
         except Conflict as conflict:
             place = conflict.type.removesuffix(REMOVED), conflict.id
             problem = self._conflict(next(draft for draft in drafts if draft.key == place))
+        except Invalid as error:
+            problem = self._without_hidden(error)
         raise problem
+
+    def _refuse_hidden(self, requires: Iterable[Requirement]) -> None:
+        """Refuse references to what the actor does not see, in the words of the store for what is not there."""
+        for needed in requires:
+            if self._store.hides(needed.collection, needed.id):
+                raise Invalid({needed.field: f"refers to a record that does not exist in {needed.collection}"})
+
+    def _without_hidden(self, error: Invalid) -> Invalid:
+        """Return what the store finds wrong, without the id of a hidden record that has a unique value already."""
+        problems = {}
+        for path, text in error.problems.items():
+            said, _, id = text.rpartition(": ")
+            problems[path] = said if said and self._store.hides_any(id) else text
+        return error if problems == error.problems else Invalid(problems, error.subject)
 
     def _requirements(self, draft: Draft) -> Iterator[Requirement]:
         """Yield what must exist: what the draft refers to and did not before; what it did may have been removed."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from crmkit.audit import Audit, check_reveals
 from crmkit.binding import Binder
@@ -17,18 +17,20 @@ from crmkit.codec import REMOVED
 from crmkit.collection import Collection
 from crmkit.commits import Commit, outside
 from crmkit.contributions import Analysis, Decision, Entry, Result, View
-from crmkit.errors import Conflict, CrmError, Invalid, NotFound
+from crmkit.errors import Conflict, CrmError, Erased, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.handle import Handle, screens
 from crmkit.history import Batch, Comparison, Developments, HistoryEntry, Past
-from crmkit.query import Condition, Page
-from crmkit.records import Record, check_record, id_of
+from crmkit.privacy.suppression import address as meant
+from crmkit.query import Condition, Page, shown
+from crmkit.records import Customer, Record, check_record, id_of
 from crmkit.registry import asking_plugin
 from crmkit.store.base import Change
 from crmkit.timeline import newest_first, told_by
 from crmkit.watch import EVERY, Cursor, Watch, changes
 
 if TYPE_CHECKING:
+    from crmkit.privacy import Certificate, ErasurePlan
     from crmkit.safekeeping.backup import Backup, Progress
     from crmkit.safekeeping.doctor import Health
     from crmkit.safekeeping.export import Exported, Exporter
@@ -88,6 +90,8 @@ class CRM(Handle):
         Raises:
             Invalid: There is no such action.
         """
+        if record is not None:
+            self._refuse_hidden(record)
         return self._rights.decide(self.actor, action, record)
 
     def explain(self, action: str, record: Record | None = None, actor: str | None = None) -> str:
@@ -101,7 +105,15 @@ class CRM(Handle):
         Raises:
             Invalid: There is no such action.
         """
+        if record is not None:
+            self._refuse_hidden(record)
         return self._rights.explain(actor or self.actor, action, record)
+
+    def _refuse_hidden(self, record: Record) -> None:
+        """Raise `NotFound` where somebody holds a record that the actor does not see, as if it were not there."""
+        known = self.collection(type(record)).info
+        if self._visible.hides(known.plural, record.id):
+            raise NotFound(f"no {known.type} has the id {record.id}")
 
     # ------------------------------------------------------------------ sensitive fields
 
@@ -127,6 +139,7 @@ class CRM(Handle):
             raise Invalid({field: "is not a sensitive field; read it as an attribute"})
         if not isinstance(reason, str) or not reason.strip():
             raise Invalid({"reason": "say why; it is kept in the audit log"})
+        self._refuse_hidden(record)
         self._guard("reveal", record)
         with self._store.lock():
             doc = self._committer.document(collection.info.plural, record.id)
@@ -147,12 +160,70 @@ class CRM(Handle):
                 plugin=asking_plugin(),
             )
             masked = self._codec.secret(collection.info.plural, doc, field)
-            return masked.opened(self._codec.opened(collection.info.plural, doc, field))
+            opened = self._codec.opened(collection.info.plural, doc, field)
+            return masked.opened(opened, lambda secret: shown(secret, lambda: screens().secret(self, secret)))
 
     @property
     def audit(self) -> Audit:
         """The audit log: who did what to sealed fields, and why."""
+        self._locking.use()
         return Audit(lambda: self._vault)
+
+    # ------------------------------------------------------------------ erasing people
+
+    @overload
+    def erase(self, record: Record | str, *, reason: str, dry_run: Literal[False] = False) -> Certificate: ...
+
+    @overload
+    def erase(self, record: Record | str, *, reason: str, dry_run: Literal[True]) -> ErasurePlan: ...
+
+    def erase(self, record: Record | str, *, reason: str, dry_run: bool = False) -> Certificate | ErasurePlan:
+        """Erase somebody for good, everywhere; nobody can take it back.
+
+        The data key is destroyed, so that the history and the backups that crmkit made go dark. Records of the person
+        stay for statistics, without what is personal or sensitive. Mail addresses and phone numbers are suppressed: an
+        import or a form cannot bring them back unnoticed. What was merged into the record is erased with it.
+
+        Args:
+            record: A customer, or another record that belongs to nobody else; removed or not; or the id of a customer.
+            reason: Why, for the audit log and the certificate; best the number of the request.
+            dry_run: Only return the plan.
+
+        Returns:
+            The certificate, which stays in the workspace; with `dry_run` the plan.
+
+        Raises:
+            NotFound: There is no such record.
+            Erased: It was erased already.
+            Invalid: It belongs to somebody else, or no reason is given.
+            Refused: The actor may not, or a transaction is open.
+        """
+        known = self.collection(type(record) if isinstance(record, Record) else Customer).info
+        if not isinstance(reason, str) or not reason.strip():
+            raise Invalid({"reason": "say why; it is kept in the audit log and on the certificate"})
+        if self._visible.hides(known.plural, id_of(record)):
+            raise NotFound(f"no {known.type} has the id that was given")
+        self._guard("erase", record if isinstance(record, Record) else None)
+        self._committer.refuse_inside("an erasure")
+        eraser = self._eraser.plan if dry_run else partial(self._eraser.erase, reason=reason)
+        return eraser(known, id_of(record))
+
+    def erasures(self) -> list[Certificate]:
+        """Return the certificates of every erasure, newest first."""
+        return self._eraser.certificates()
+
+    def allow_again(self, address: str, *, reason: str) -> None:
+        """Let the mail address or phone number of somebody who was erased be kept again, because they came back.
+
+        Raises:
+            NotFound: It is not suppressed.
+            Invalid: It is no address, or no reason is given.
+            Refused: The actor may not.
+        """
+        if not isinstance(reason, str) or not reason.strip():
+            raise Invalid({"reason": "say why; it is kept in the audit log"})
+        self._guard("erase")
+        self._eraser.allow_again(meant(address, self._context({}, {})), reason)
 
     # ------------------------------------------------------------------ questions to plugins
 
@@ -209,20 +280,28 @@ class CRM(Handle):
             Invalid: The limit, the kinds or the cursor is wrong, or no customer is given.
         """
         customer = customer if isinstance(customer, Record) else self.customers[id_of(customer)]
+        self._refuse_hidden(customer)
         told = self._registry.ask("crm_timeline", told_by, crm=self, customer=customer)
-        return newest_first([entry for entries in told for entry in entries], kinds, limit, after)
+        seen = [entry for entries in told for entry in entries if not self._visible.hides_any(entry.record)]
+        return newest_first(seen, kinds, limit, after)
 
     # ------------------------------------------------------------------ changes of others
 
     def seq(self) -> int:
         """Return the number of the newest commit, other processes' included."""
-        return self._store.seq()
+        return self._visible.seq()
 
     def changes(self, since: int = 0) -> list[Change]:
         """Return which records were written after commit `since`, oldest first, other processes' included."""
-        return changes(self._store, since)
+        return changes(self._visible, since)
 
-    def watch(self, callback: Callable[[list[Change]], object], *, every: float = EVERY) -> Watch:
+    def watch(
+        self,
+        callback: Callable[[list[Change]], object],
+        *,
+        every: float = EVERY,
+        locked: Callable[[bool], object] = lambda _: None,
+    ) -> Watch:
         """Tell `callback` what changes from now on, by this process or another one, until ``.stop()``.
 
         In a notebook it looks by itself, in the kernel's own loop; elsewhere call ``.look()``. Each change is told
@@ -232,8 +311,9 @@ class CRM(Handle):
         Args:
             callback: Gets the changes since the last look, oldest first.
             every: Seconds between two looks.
+            locked: Told True when the workspace was locked, and False when it is open again.
         """
-        return self._watching("watch", callback, every, None)
+        return self._watching("watch", callback, every, None, locked)
 
     def follow(self, name: str, handle: Callable[[list[Change]], object], *, every: float = EVERY) -> Watch:
         """Tell `handle` every change from now on, at least once, also those made while nobody looked.
@@ -248,16 +328,21 @@ class CRM(Handle):
         """
         if not isinstance(name, str) or not name.strip():
             raise Invalid({"name": "must not be blank; it is what the place is kept under"})
-        cursor = Cursor(self._store, name, lambda: self.actor)
+        cursor = Cursor(self._visible, name, lambda: self.actor)
         return self._watching("follow", handle, every, cursor)
 
     def _watching(
-        self, what: str, callback: Callable[[list[Change]], object], every: float, cursor: Cursor | None
+        self,
+        what: str,
+        callback: Callable[[list[Change]], object],
+        every: float,
+        cursor: Cursor | None,
+        locked: Callable[[bool], object] = lambda _: None,
     ) -> Watch:
         if not callable(callback):
             raise Invalid({"callback": "must be a function; it gets the changes"})
         whose = getattr(callback, "__module__", None) or "notebook"
-        watch = Watch(self._store, callback, partial(self.record_failure, whose, what), every, cursor)
+        watch = Watch(self._visible, callback, partial(self.record_failure, whose, what), every, cursor, locked)
         watch.start(outside())
         self._watches.add(watch)
         return watch
@@ -278,8 +363,11 @@ class CRM(Handle):
 
         Raises:
             NotFound: There never was such a record.
+            Erased: There was, and it was erased.
             Invalid: The limit or the cursor is wrong.
         """
+        if at := self._vault.erasures.at(id_of(record)):
+            raise Erased(f"it was erased on {at[:10]}; crm.erasures() has the certificate")
         if isinstance(record, Record):
             return self._history.entries(record.id, self.collection(type(record)).info.plural, limit, after)
         return self._history.entries(id_of(record), None, limit, after)
@@ -316,7 +404,7 @@ class CRM(Handle):
         Raises:
             Invalid: The instant has no time zone, or is in the future.
         """
-        return Past(self._store, self._codec, self._bound, instant, self._by_plural())
+        return Past(self._visible, self._codec, self._bound, instant, self._by_plural())
 
     def since(self, instant: datetime, type: type[Record] | str | None = None) -> Developments:
         """Return what came of the records since an instant: what entered, left, moved, slipped, grew or shrank.
@@ -331,7 +419,7 @@ class CRM(Handle):
         """
         wanted = self._by_plural().values() if type is None else [self.collection(type)]
         known = {collection.info.plural: collection.info for collection in wanted}
-        return Comparison(self.at(instant), self._store, self._history, known).developments()
+        return Comparison(self.at(instant), self._visible, self._history, known).developments()
 
     def _bound(self, which: type[Record] | str) -> tuple[type[Record], Binder]:
         collection: Collection[Any] = self.collection(which)
@@ -354,6 +442,7 @@ class CRM(Handle):
     def card(self, record: Record) -> Any:
         """Return the card of one record."""
         check_record(record)
+        self._refuse_hidden(record)
         return screens().card(self, record)
 
     def grid(self, type: str, where: Condition | None = None, *, order: str | None = None) -> Any:
@@ -364,6 +453,7 @@ class CRM(Handle):
         """Return a form for a new record, or for the one that is given."""
         if record is not None:
             check_record(record)
+            self._refuse_hidden(record)
         return screens().form(self, type, record)
 
     # ------------------------------------------------------------------ safekeeping
@@ -386,7 +476,8 @@ class CRM(Handle):
         """
         from crmkit.safekeeping.backup import back_up
 
-        return back_up(self.workspace, self._store, self._vault, Path(path), progress)
+        with self._locking.busy():
+            return back_up(self.workspace, self._store, self._vault, Path(path), progress)
 
     def export_all(
         self, folder: str | os.PathLike[str], *, reveal: str | None = None, progress: Progress | None = None
@@ -407,7 +498,8 @@ class CRM(Handle):
             CrmError: The system cannot write there.
         """
         self._guard("export")
-        return self._exporter().everything(Path(folder), reveal, progress)
+        with self._locking.busy():
+            return self._exporter().everything(Path(folder), reveal, progress)
 
     def export(
         self,
@@ -424,13 +516,14 @@ class CRM(Handle):
             Invalid: The name of the file ends otherwise, there is such a file, or the reason is blank.
         """
         self._guard("export")
-        return self._exporter().one_type(self.collection(type).info.plural, Path(path), reveal, progress)
+        with self._locking.busy():
+            return self._exporter().one_type(self.collection(type).info.plural, Path(path), reveal, progress)
 
     def _exporter(self) -> Exporter:
         from crmkit.safekeeping.export import Exporter
 
         types = [collection.info for collection in self._by_plural().values()]
-        return Exporter(self.workspace, self._store, self._codec, self._vault, types, self._history, self.actor)
+        return Exporter(self.workspace, self._visible, self._codec, self._vault, types, self._history, self.actor)
 
     # ------------------------------------------------------------------ health
 
@@ -447,8 +540,10 @@ class CRM(Handle):
 
         known = [collection + ending for collection in self._by_plural() for ending in ("", REMOVED)]
         failed = [f"plugin {row.name} is {row.state}: {row.reason}" for row in self.plugins if row.state == "failed"]
-        return examine(self.workspace, self._store, self._vault, known, failed)
+        with self._locking.busy():
+            return examine(self.workspace, self._store, self._vault, known, failed)
 
     def verify(self) -> list[str]:
         """Read every frame and the audit log again and return what is wrong; empty when all is well."""
-        return [*self._store.verify(), *self._vault.audit.verify()]
+        with self._locking.busy():
+            return [*self._store.verify(), *self._vault.audit.verify()]

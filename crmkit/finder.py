@@ -14,7 +14,7 @@ from crmkit.search import search_words
 
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec
-    from crmkit.store.base import Store
+    from crmkit.visibility import Visible
 
 Doc = Mapping[str, Any]
 Names = str | Sequence[str] | None
@@ -30,7 +30,7 @@ class Finder:
         binder: Checks conditions.
     """
 
-    def __init__(self, collection: str, store: Store, codec: RecordCodec, binder: Binder) -> None:
+    def __init__(self, collection: str, store: Visible, codec: RecordCodec, binder: Binder) -> None:
         self._collection = collection
         self._store = store
         self._codec = codec
@@ -62,7 +62,7 @@ class Finder:
     def window(self, where: Condition | None, order: Names, text: str) -> list[str]:
         """Return the ids that a grid shows, in order; kept until the store or the question changes."""
         condition, order_by, words = self._condition(where), self._order(order), search_words(text)
-        key = (repr(condition), order_by, words, self._store.seq())
+        key = (repr(condition), order_by, words, self._store.seq(), self._store.view())
         if self._window is None or self._window[0] != key:
             matching = self._matching(words) if words else None
             if matching is not None and not order_by and condition is None:

@@ -15,15 +15,17 @@ from weakref import WeakSet
 from zoneinfo import ZoneInfo
 
 from crmkit.binding import Binder
-from crmkit.codec import REMOVED, RecordCodec
+from crmkit.codec import ERASED, REMOVED, RecordCodec
 from crmkit.collection import Collection
 from crmkit.commits import Committer
 from crmkit.contributions import Failure
 from crmkit.drafts import Drafter
-from crmkit.errors import Damaged, Invalid, NotFound
+from crmkit.errors import Damaged, Erased, Invalid, Locked, NotFound
 from crmkit.history import History, Undo
 from crmkit.identities import ask_plugins, load_plugins
+from crmkit.locking import Locking, idle_minutes
 from crmkit.merge import Merger
+from crmkit.privacy import Eraser, Suppression
 from crmkit.profile import Profile, read_profile
 from crmkit.query import Condition
 from crmkit.records import Customer, Record
@@ -33,6 +35,7 @@ from crmkit.schema import adapter, info
 from crmkit.search import search_text
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault, user_name
+from crmkit.visibility import Visible
 from crmkit.watch import Watch
 from crmkit.workspace import Workspace, fingerprints
 
@@ -60,18 +63,22 @@ class Handle:
         ask_plugins(self._registry)  # one of them may have the identity
         self._vault = Vault.unlock(workspace.keys)
         self._codec = RecordCodec(self._vault)
+        self._locking = Locking(self._drop, self._open_again, idle_minutes())
         self._rights = Rights(self, self._registry, self.profile, self._note_refusal)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self._vault.close)
             self._load_files()  # before the store is read: the types of plugins say what is kept packed
             self._store = TinyStore(workspace.data, self._codec, lazy=self._lazy())
             on_failure.pop_all()
+        # what everything reads through
+        self._visible = Visible(self._store, lambda: self.actor, self.profile.mates, self._locking.use)
         self._committer = Committer(
-            self, self._store, self._codec, self._registry, lambda: self.actor, self._sealed_reason
+            self, self._visible, self._codec, self._registry, lambda: self.actor, self._sealed_reason, self._guard
         )
-        self._history = History(self._store, self._codec, self._type_of, self._opened_reason)
-        self._undo = Undo(self._store, self._codec, self._committer, self._history.reason)
-        self._merger = Merger(self._store, self._codec, self._committer)
+        self._history = History(self._visible, self._codec, self._type_of, self._opened_reason)
+        self._undo = Undo(self._visible, self._codec, self._committer, self._history.reason)
+        self._eraser = Eraser(self._store, self._codec, self._vault, lambda: self.types, lambda: self.actor)
+        self._merger = Merger(self._visible, self._codec, self._committer)
         self._watches: WeakSet[Watch] = WeakSet()
         self._collections: dict[str, Collection[Any]] = {}
         self._binders: dict[str, Binder] = {}
@@ -86,6 +93,8 @@ class Handle:
     def __repr__(self) -> str:
         if self._is_closed:
             return "<CRM closed>"
+        if self.is_locked:
+            return f"<CRM {self.profile.name}: locked>"
         counts = ", ".join(each.info.counted(len(each)) for each in self._collections.values())
         return f"<CRM {self.profile.name}: {counts}>"
 
@@ -102,9 +111,46 @@ class Handle:
         self._is_closed = True
         for watch in self._watches:
             watch.stop()
+        self._locking.close()
         self._store.close()
         self._codec.forget()
         self._vault.close()
+
+    # ------------------------------------------------------------------ locking
+
+    def lock(self) -> None:
+        """Drop the keys and all that was opened with them, until `unlock`; everything else raises `Locked` meanwhile.
+
+        Records, values and figures that you hold stay yours. The same happens by itself after 15 minutes without use
+        (``$CRMKIT_IDLE_MINUTES``, 0 for never); then the next use opens again, as long as that takes no passphrase.
+        """
+        self._locking.lock()
+
+    def unlock(self) -> None:
+        """Open the keys again. Never prompts.
+
+        Raises:
+            Locked: Your identity is protected with a passphrase, and not unlocked; the message names the command.
+        """
+        self._locking.unlock()
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether the keys are gone from memory."""
+        return self._locking.is_locked
+
+    def _drop(self) -> None:
+        """Drop keys and opened values; first of all whoever is in the middle of a commit may end it."""
+        self._store.forget()
+        self._vault.lock(self._locking.use)
+        self._codec.forget()
+        self._store.forget()  # what another thread has read in between
+
+    def _open_again(self) -> None:
+        if self._is_closed:
+            raise Locked("the workspace is closed; open it anew")
+        ask_plugins(self._registry)
+        self._vault.reopen()
 
     # ------------------------------------------------------------------ plugins and types
 
@@ -161,21 +207,23 @@ class Handle:
                     if provider == "crmkit":
                         raise
                     self._registry.fail(provider, error)
+        self._eraser.finish()
 
     def _take_type(self, record_type: type[Record]) -> None:
         known = info(record_type)
-        drafter = Drafter(record_type, self._codec, self._context)
+        drafter = Drafter(record_type, self._codec, self._context, Suppression(self._vault).problems)
         binder = Binder(
             record_type, self._context({}, {}), lambda field, value: self._vault.blind_tags(known.type, field, value)
         )
         self._codec.know(known)
         self._committer.know(known, drafter)
+        self._visible.know(known)
         unique = tuple(spec.name for spec in known.fields.values() if spec.unique)
         self._store.register(known.plural + REMOVED, lazy=known.lazy)
         self._store.register(known.plural, unique=unique, text=search_text, lazy=known.lazy)
         self._binders[known.type] = binder
         self._collections[known.type] = Collection(
-            record_type, self._store, self._codec, self._committer, drafter, binder, self._merger, self._grid
+            record_type, self._visible, self._codec, self._committer, drafter, binder, self._merger, self._grid
         )
 
     def _type_of(self, collection: str) -> type[Record] | None:
@@ -184,8 +232,8 @@ class Handle:
         return None if found is None else found.type  # an empty collection is false
 
     def _context(self, raw: Mapping[str, Any], doc: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the validation context: the currency, and the region of national phone numbers."""
-        return {"currency": self.profile.currency, "region": self._region(raw, doc)}
+        """Return the validation context: the currency, the region of national phone numbers, and who acts."""
+        return {"currency": self.profile.currency, "region": self._region(raw, doc), "actor": self.actor}
 
     def _region(self, raw: Mapping[str, Any], doc: Mapping[str, Any]) -> str | None:
         country = raw.get("country", doc.get("country"))
@@ -272,15 +320,18 @@ class Handle:
                 plugin=asking_plugin(),
             )
 
-    def _sealed_reason(self, reason: str, cause: str) -> str:
-        """Seal why a commit was made: people write names into reasons."""
-        subject = self._vault.workspace_id
+    def _sealed_reason(self, reason: str, cause: str, about: str) -> str:
+        """Seal why a commit was made, for people write names into reasons: under the key of whom it is about."""
+        subject = about or self._vault.workspace_id
         with self._store.lock():
             self._vault.ensure_subjects({subject})
         return self._vault.seal("commit", "reason", cause, subject, reason)
 
-    def _opened_reason(self, sealed: str, cause: str) -> str:
-        return str(self._vault.open("commit", "reason", cause, self._vault.workspace_id, sealed))
+    def _opened_reason(self, sealed: str, cause: str, about: str) -> str:
+        try:
+            return str(self._vault.open("commit", "reason", cause, about or self._vault.workspace_id, sealed))
+        except Erased:
+            return ERASED
 
 
 def screens() -> Any:

@@ -121,13 +121,9 @@ class Profile(BaseModel):
         for team, members in self.teams.items() if self.roles else ():
             for member in members:
                 if member not in with_role:
-                    raise ValueError(
-                        f"{member!r} of the team {team!r} is in no role; name them in one of {self._roles()}"
-                    )
+                    roles = ", ".join(f"[roles.{name}]" for name in self.roles)
+                    raise ValueError(f"{member!r} of the team {team!r} is in no role; add the name to one of {roles}")
         return self
-
-    def _roles(self) -> str:
-        return ", ".join(f"[roles.{name}]" for name in self.roles)
 
 
 def read_profile(path: Path) -> Profile:

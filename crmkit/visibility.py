@@ -39,10 +39,18 @@ class Visible(Store):
         store: Where everything is.
         actor: Returns who acts.
         mates: Returns who shares a team with somebody, that person included.
+        use: Told that somebody reads or writes; raises `Locked` where the workspace is.
     """
 
-    def __init__(self, store: TinyStore, actor: Callable[[], str], mates: Callable[[str], frozenset[str]]) -> None:
+    def __init__(
+        self,
+        store: TinyStore,
+        actor: Callable[[], str],
+        mates: Callable[[str], frozenset[str]],
+        use: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
+        self._use = use
         self._actor = actor
         self._mates = mates
         self._about: dict[str, dict[str, str]] = {}  # plural -> the fields that name its customers -> their kinds
@@ -61,17 +69,20 @@ class Visible(Store):
 
     def view(self) -> object:
         """Return what changes whenever somebody else looks, or something else is hidden; None where all see all."""
+        self._use()
         with self._store.reading():
             return (self._actor(), self._version) if self._is_limited() else None
 
     def shows(self, collection: str, doc: Mapping[str, Any]) -> bool:
         """Return whether a document, as it is given, may be seen."""
+        self._use()
         with self._store.reading():
             hidden = self._hides(collection)
             return hidden is None or not hidden[1](doc)
 
     def hides(self, collection: str, id: str) -> bool:
         """Return whether there is such a document, removed or not, that may not be seen."""
+        self._use()
         with self._store.reading():
             if not self._is_limited():
                 return False
@@ -81,13 +92,25 @@ class Visible(Store):
 
     def hides_any(self, id: str) -> bool:
         """Return whether a document with this id, whatever its collection, may not be seen."""
+        self._use()
         with self._store.reading():
             return self._is_limited() and any(self.hides(plural, id) for plural in self._plurals())
+
+    def count_hidden(self, collection: str) -> int:
+        """Return how many documents may not be seen."""
+        with self._store.reading():
+            hidden = self._hides(collection)
+            return 0 if hidden is None else self._store.count(collection, hidden[0])
+
+    def whole(self, collection: str, id: str) -> Mapping[str, Any] | None:
+        """Return one document, whoever may see it: only for what the actor is just writing."""
+        return self._store.get(collection, id)
 
     # ------------------------------------------------------------------ reading
 
     def get(self, collection: str, id: str) -> Mapping[str, Any] | None:
         """Return one document, or None."""
+        self._use()
         doc = self._store.get(collection, id)
         if doc is None:
             return None
@@ -96,19 +119,21 @@ class Visible(Store):
 
     def find(self, find: Find) -> Page[Mapping[str, Any]]:
         """Return one page of the documents that a condition accepts."""
+        self._use()
         with self._store.reading():
             return self._store.find(replace(find, where=self._shown(find.collection, find.where)))
 
     def count(self, collection: str, where: Condition | None = None) -> int:
         """Return how many documents a condition accepts."""
+        self._use()
         with self._store.reading():
-            hidden = self._hides(collection)
-            if where is None and hidden is not None:  # those that are hidden are looked up in indexes
-                return self._store.count(collection) - self._store.count(collection, hidden[0])
+            if where is None:  # those that are hidden are looked up in indexes
+                return self._store.count(collection) - self.count_hidden(collection)
             return self._store.count(collection, self._shown(collection, where))
 
     def scan(self, collection: str, fields: Sequence[str] | None = None) -> Iterator[Mapping[str, Any]]:
         """Return an iterator over every document as of the call."""
+        self._use()
         with self._store.reading():
             hidden = self._hides(collection)
             if hidden is None:
@@ -119,6 +144,7 @@ class Visible(Store):
 
     def having(self, collection: str, field: str) -> list[Mapping[str, Any]]:
         """Return the documents that have a plain field."""
+        self._use()
         with self._store.reading():
             return [doc for doc in self._store.having(collection, field) if self.shows(collection, doc)]
 
@@ -132,15 +158,18 @@ class Visible(Store):
         where: Condition | None = None,
     ) -> list[Mapping[str, Any]]:
         """Return documents whose derived text holds every word; see `Store.match`."""
+        self._use()
         with self._store.reading():
             return self._store.match(collection, words, limit, near=near, where=self._shown(collection, where))
 
     def seq(self) -> int:
         """Return the sequence number of the newest commit."""
+        self._use()
         return self._store.seq()
 
     def changes(self, since: int) -> list[Change]:
         """Return what was changed after commit `since`, oldest first."""
+        self._use()
         with self._store.reading():
             changes = self._store.changes(since)
             if not self._is_limited():
@@ -151,6 +180,7 @@ class Visible(Store):
         self, since: int = 0, *, about: str | None = None, under: str | None = None, newest_first: bool = False
     ) -> Iterator[Logged]:
         """Return an iterator over the commits; a commit of which nothing may be seen is left out."""
+        self._use()
         with self._store.reading():
             commits = self._store.commits(since, about=about, under=under, newest_first=newest_first)
             if not self._is_limited():
@@ -160,10 +190,12 @@ class Visible(Store):
 
     def reading(self) -> AbstractContextManager[None]:
         """Keep everything that this thread reads as of one commit, while the block runs."""
+        self._use()
         return self._store.reading()
 
     def collections(self) -> list[str]:
         """Return the names of the collections."""
+        self._use()
         return list(self._store.tables())
 
     # ------------------------------------------------------------------ what goes through
@@ -181,22 +213,27 @@ class Visible(Store):
 
     def commit(self, writes: Sequence[Write], meta: Mapping[str, Any], requires: Sequence[Requirement] = ()) -> int:
         """Write all or nothing, durably."""
+        self._use()
         return self._store.commit(writes, meta, requires)
 
     def compact(self) -> bool:
         """Write what is stored anew."""
+        self._use()
         return self._store.compact()
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the write lock of the workspace."""
+        self._use()
         return self._store.lock()
 
     def verify(self) -> list[str]:
         """Read everything on disk again and return the problems found."""
+        self._use()
         return self._store.verify()
 
     def rewrite_history(self, change: Callable[[Step], Mapping[str, Any]]) -> int:
         """Replace before-images in all of the history."""
+        self._use()
         return self._store.rewrite_history(change)
 
     def forget(self) -> None:

@@ -20,7 +20,8 @@ from crmkit.store.plan import find_page
 from crmkit.values import instant_text
 
 if TYPE_CHECKING:
-    from crmkit.store.base import Doc, Logged, Step, Store
+    from crmkit.store.base import Doc, Logged, Step
+    from crmkit.visibility import Visible
 
 R = TypeVar("R", bound=Record)
 Known = tuple[type[R], Binder]
@@ -49,7 +50,7 @@ class Past:
 
     def __init__(
         self,
-        store: Store,
+        store: Visible,
         codec: RecordCodec,
         find_type: Callable[[Any], Known[Any]],
         at: datetime,
@@ -64,7 +65,7 @@ class Past:
         self._codec = codec
         self._find_type = find_type
         self._plurals = tuple(plurals)
-        self._seq = 0
+        self._seq, self._view = 0, store.view()
         self._steps: dict[Key, list[tuple[Logged, Step]]] = {}
         self._were: dict[Key, tuple[str, Doc] | None] = {}
         self._learn(self._since())
@@ -151,7 +152,13 @@ class Past:
         return since
 
     def _catch_up(self) -> None:
-        if self._store.seq() != self._seq:
+        """Take in what was written since; begin anew where somebody else looks, or other things are hidden."""
+        if self._view != (view := self._store.view()):
+            self._view = view
+            self._steps.clear()
+            self._were.clear()
+            self._learn(self._since())
+        elif self._store.seq() != self._seq:
             self._learn([])
 
     def _learn(self, commits: list[Logged]) -> None:

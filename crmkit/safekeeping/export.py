@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.durable import make_folder
-from crmkit.errors import Damaged, Invalid
+from crmkit.errors import Damaged, Erased, Invalid
 from crmkit.safekeeping.folders import failed, new_folder
 from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo
 from crmkit.store.salvage import APART
@@ -30,8 +30,8 @@ from crmkit.values import Money
 if TYPE_CHECKING:
     from crmkit.history import History
     from crmkit.store.base import Doc, Logged, Step
-    from crmkit.store.tiny import TinyStore
     from crmkit.vault import Vault
+    from crmkit.visibility import Visible
     from crmkit.workspace import Workspace
 
 Progress = Callable[[str, float], None]
@@ -52,6 +52,8 @@ records/<type>.csv     the same as a table (UTF-8, one row a record). Amounts ar
                        nested rows JSON. A text that a spreadsheet would take for a formula has an apostrophe in front.
 history.jsonl          every commit, newest first: who, when, why, and what the changed fields were before
 audit.jsonl            the audit log, with its reasons in the clear; the seals of its lines are those of the original
+                       Records that were not visible to the one who exported are in none of these; export.json counts
+                       them as left out.
 files, notebooks, plugins, crmkit.toml     copies
 export.json            what was written, and how many of each
 
@@ -62,7 +64,7 @@ begins with "c1." is sealed: its key is gone, or no plugin knows its type.
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and read again to count it.
+    """What was written, and read again to count it; only what the one who exports may see.
 
     Attributes:
         path: The folder or file.
@@ -72,6 +74,7 @@ class Exported:
         commits: How many commits of the history; those that changed nothing, such as a closing, are left out.
         files: How many files beside ``crmkit.toml``: files, notebooks and plugins.
         revealed: Whether sensitive fields are open.
+        left_out: How many records were left out, because they are private or another team's.
     """
 
     path: Path
@@ -81,6 +84,7 @@ class Exported:
     commits: int = 0
     files: int = 0
     revealed: bool = False
+    left_out: int = 0
 
 
 class Exporter:
@@ -99,7 +103,7 @@ class Exporter:
     def __init__(
         self,
         workspace: Workspace,
-        store: TinyStore,
+        store: Visible,
         codec: RecordCodec,
         vault: Vault,
         types: Iterable[RecordInfo],
@@ -147,7 +151,8 @@ class Exporter:
             _write_text(unfinished / "README.txt", README)
             counts = {table.name: table.count for table in tables}
             removed = {table.name: table.removed for table in tables if table.removed}
-            made = Exported(folder, seq, counts, removed, written, copied, reveal is not None)
+            left_out = sum(table.left_out for table in tables)
+            made = Exported(folder, seq, counts, removed, written, copied, reveal is not None, left_out)
             about = {**asdict(made), "path": folder.name}
             _write_text(unfinished / "export.json", json.dumps(about, indent=1))
             _check(unfinished, made)
@@ -180,7 +185,7 @@ class Exporter:
             raise failed(error, path, temporary) from error
         finally:
             temporary.unlink(missing_ok=True)
-        return Exported(path, seq, {plural: table.count}, revealed=reveal is not None)
+        return Exported(path, seq, {plural: table.count}, revealed=reveal is not None, left_out=table.left_out)
 
     # ------------------------------------------------------------------ records
 
@@ -197,14 +202,15 @@ class Exporter:
 
     def _names(self) -> list[str]:
         """Return the collections, removed records not counted as one, by name."""
-        stored = {name for name in self._store.tables() if not name.startswith(".")}
+        stored = {name for name in self._store.collections() if not name.startswith(".")}
         return sorted({*self._types, *(name.removesuffix(REMOVED) for name in stored)})
 
     def _table(self, name: str, *, with_removed: bool) -> _Table:
         places = (name, name + REMOVED) if with_removed else (name,)
         parts = tuple((place, self._store.scan(place)) for place in places)
         counts = [self._store.count(place) for place in places]
-        return _Table(name, self._types.get(_type_of(name)), parts, sum(counts), sum(counts[1:]))
+        left_out = sum(map(self._store.count_hidden, places))
+        return _Table(name, self._types.get(_type_of(name)), parts, sum(counts), sum(counts[1:]), left_out)
 
     def _audit(self, table: _Table, reveal: str | None) -> None:
         """Note that the records of a type were exported; which ones follows from the time."""
@@ -245,7 +251,7 @@ class Exporter:
         for name, spec in known.fields.items():
             if spec.klass == "sensitive" and out.get(name) is not None:
                 whole = {**doc, name: out[name]}
-                with contextlib.suppress(Damaged):  # its key is gone: it stays sealed
+                with contextlib.suppress(Damaged, Erased):  # its key is gone: it stays sealed
                     secret = self._codec.opened if name in opened else self._codec.secret
                     out[name] = _json(secret(known.plural, whole, name))
         return out
@@ -262,8 +268,10 @@ class Exporter:
         """Write who did what to sealed fields, with the reasons in the clear."""
         lines = _Lines(file)
         for entry in self._vault.audit.entries():
+            if self._store.hides_any(entry["record"]):
+                continue
             if entry["reason"]:
-                with contextlib.suppress(Damaged):  # its key is gone: it stays sealed
+                with contextlib.suppress(Damaged, Erased):  # its key is gone: it stays sealed
                     place = entry["record"], entry["subject"]
                     entry["reason"] = self._vault.open("audit", "reason", *place, entry["reason"])
             lines.write(entry)
@@ -299,7 +307,7 @@ class Exporter:
                 subjects[step.id] = before.get(known.subject)
             doc[known.subject] = subjects[step.id] if step.id in subjects else self._now(step).get(known.subject)
         with contextlib.suppress(Damaged):
-            before = self._codec.open(step.collection, before, doc)
+            before = self._codec.open_past(step.collection, before, doc)
         return self._plain(step.collection, before, doc, reveal)
 
     def _now(self, step: Step) -> Mapping[str, Any]:
@@ -323,6 +331,7 @@ class _Table:
     parts: tuple[tuple[str, Iterator[Mapping[str, Any]]], ...]
     count: int
     removed: int
+    left_out: int
 
 
 # --------------------------------------------------------------------------- forms

@@ -75,7 +75,7 @@ def accepted_of(
     accepts, asked = predicate(where), limit
     while True:
         ids = best(asked)
-        found = [doc for doc in map(documents.by_id.__getitem__, ids) if accepts(doc)]
+        found: list[Mapping[str, Any]] = [doc for doc in map(documents.by_id.__getitem__, ids) if accepts(doc)]
         if len(found) >= limit or len(ids) < asked:
             return found[:limit]
         asked *= 4
