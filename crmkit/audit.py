@@ -94,7 +94,8 @@ class Audit:
             raise Invalid({"limit": "must be 1 or more"})
         wanted = {"record": record, "actor": actor, "action": action}
         asked = {name: value for name, value in wanted.items() if value is not None}
-        vault, found = self._vault(), []
+        vault = self._vault()
+        found: list[AuditEntry] = []
         for line in vault.audit.newest():
             if len(found) == limit or (since is not None and _at(line) < since):
                 break

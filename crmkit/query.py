@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from crmkit.errors import Invalid, Unsupported
+from crmkit.errors import Invalid, Locked, Unsupported
 
 T = TypeVar("T")
 ALL = 2**31  # the largest page that can be asked for; no store holds as many records
@@ -247,7 +247,7 @@ def shown(value: object, show: Callable[[], Any] | None) -> Any:
     text = {"text/plain": repr(value)}
     try:
         screen = show() if show else None
-    except ImportError:  # the screens were left out of this installation
+    except (ImportError, Locked):  # the screens were left out of this installation; or the text says that it is locked
         screen = None
     return text if screen is None else {**screen._repr_mimebundle_(), **text}
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from crmkit.errors import Conflict
+from crmkit.errors import Conflict, Locked
+from crmkit.locking import by_itself
 from crmkit.records import new_id
 from crmkit.store.base import NEW, Change, Put
 
@@ -35,6 +36,7 @@ class Watch:
         failed: Told what a callback raised; the next look comes all the same.
         every: Seconds between two looks.
         cursor: Where the place is saved after each callback that returned; None to begin now and to save nothing.
+        told_of_lock: Told, in the loop, True when the workspace was locked and False when it is open again.
     """
 
     def __init__(
@@ -44,7 +46,10 @@ class Watch:
         failed: Callable[[BaseException], None],
         every: float = EVERY,
         cursor: Cursor | None = None,
+        told_of_lock: Callable[[bool], object] = lambda _: None,
     ) -> None:
+        self._locked = False
+        self._told_of_lock = told_of_lock
         self._store = store
         self._callback = callback
         self._failed = failed
@@ -70,7 +75,15 @@ class Watch:
             self._task = None
 
     def look(self) -> bool:
-        """Tell the callback what changed since the last look; return whether anything did."""
+        """Tell the callback what changed since the last look; return whether anything did.
+
+        Raises:
+            Locked: The workspace is; looking opens nothing.
+        """
+        with by_itself():
+            return self._look()
+
+    def _look(self) -> bool:
         seq = self._store.seq()
         if seq == self._seen:
             return False
@@ -79,6 +92,8 @@ class Watch:
         try:
             if new:
                 self._callback(new)
+        except Locked:
+            raise  # between two lines; it is told again
         except Exception as error:  # noqa: BLE001  # a callback may fail in any way; it is recorded
             self._failures += 1
             self._failed(error)
@@ -89,10 +104,22 @@ class Watch:
         self._seen = self._cursor.save(newest) if new and self._cursor is not None else newest
         return bool(new)
 
+    def _is_locked(self, now: bool) -> None:
+        """Tell once that the workspace was locked, and once that it is open again."""
+        if now is not self._locked:
+            self._locked = now
+            try:
+                self._told_of_lock(now)
+            except Exception as error:  # noqa: BLE001  # as in `_look`
+                self._failed(error)
+
     async def _run(self) -> None:
         while True:
             try:
                 self.look()
+                self._is_locked(False)
+            except Locked:
+                self._is_locked(True)
             except Exception as error:  # noqa: BLE001  # the store is busy, perhaps; the next look may do
                 self._failures += 1
                 self._failed(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 from typing import NoReturn, SupportsIndex
 
 
@@ -15,3 +17,9 @@ class Guarded:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError(f"{type(self).__name__} holds keys: it cannot be pickled or copied")
+
+
+def leave_no_core() -> None:
+    """Let this process write no memory image when it crashes: there would be keys in it."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -100,9 +100,11 @@ class KeyringFile(Guarded):
         self._mark = mark_of(self._path)
 
     def wipe(self) -> None:
-        """Overwrite the keys in memory; nothing is read again."""
-        self._is_wiped = True
-        self.current.wipe()
+        """Overwrite the keys in memory, and let go of the identity; nothing is read again."""
+        if not self._is_wiped:
+            self._is_wiped = True
+            self.current.wipe()
+            del self._identity
 
     def _take(self, newer: Keyring) -> None:
         """Go on with a newer keyring; each key is in memory once, and one that was destroyed no more."""

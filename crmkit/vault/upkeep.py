@@ -8,7 +8,7 @@ dies in between leaves `unfinished`, and `finish`, or whatever is done next, com
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from datetime import UTC, datetime
 
 import pyrage
@@ -35,11 +35,14 @@ class Upkeep(Guarded):
         self._keyring = keyring
         self._subjects = subjects
         self._erasures = erasures
-        self._closed = ""  # why; empty while it is open
+        self._closed = False
+        self._wake: Callable[[], None] | None = None  # opens what was locked
 
     def _check_open(self) -> None:
+        if self._closed and self._wake is not None:
+            self._wake()
         if self._closed:
-            raise Locked(self._closed)
+            raise Locked("the vault is closed")
 
     def refresh(self) -> bool:
         """Take in what other processes did to the files of keys; return whether they did something.
@@ -239,10 +242,14 @@ class Upkeep(Guarded):
             self._keyring.replace(self._keyring.current.with_new("wrap"))
         self.finish()
 
-    def rotate_index(self) -> None:
-        """Make a new key for exact search; the ones before find what they tagged until `retire_index`."""
+    def rotate_index(self, bits: int | None = None) -> None:
+        """Make a new key for exact search; the ones before find what they tagged until `retire_index`.
+
+        Args:
+            bits: How long its tags are, see `blind_index.planned_bits`; as long as before where it is left out.
+        """
         self.refresh()
-        self._keyring.replace(self._keyring.current.with_new("bidx"))
+        self._keyring.replace(self._keyring.current.with_new("bidx", bits=bits))
 
     def retire_index(self) -> None:
         """Destroy the old keys for exact search: nothing carries a tag of theirs any more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,6 +13,7 @@ from crmkit.vault import envelope
 from crmkit.vault.audit import AuditLog
 from crmkit.vault.blind_index import BlindIndex
 from crmkit.vault.erasures import Erasures
+from crmkit.vault.guarded import leave_no_core
 from crmkit.vault.identity import ensure_identity, load_identity
 from crmkit.vault.keyring import SEALS, Keyring
 from crmkit.vault.keyring_file import KeyringFile
@@ -48,6 +49,10 @@ class Vault(Upkeep):
     """
 
     def __init__(self, folder: Path, identity: Identity, *, accept: bool = False) -> None:
+        self._open(folder, identity, accept=accept)
+
+    def _open(self, folder: Path, identity: Identity, *, accept: bool = False) -> None:
+        leave_no_core()
         keyring = KeyringFile(folder / KEYRING_FILE, identity, accept=accept)
         self.workspace_id = keyring.workspace_id
         self._trust = Trust(self.workspace_id)
@@ -237,6 +242,28 @@ class Vault(Upkeep):
     def trust_code(self, files: Mapping[str, str]) -> None:
         """Trust exactly this code of the workspace folder from now on: SHA-256 by relative path."""
         self._trust.trust_code(files)
+
+    def lock(self, wake: Callable[[], None]) -> None:
+        """Drop every key until `reopen`.
+
+        Args:
+            wake: Called when somebody needs a key meanwhile; reopens the vault, or raises `Locked`.
+        """
+        self.close()
+        self._wake = wake
+
+    def reopen(self) -> None:
+        """Open the keys again after `lock`, with the user's identity.
+
+        Raises:
+            Locked: The user has no identity that can be read, or is no member any more.
+            Damaged: A key file is not as crmkit wrote it, or an older or foreign one was put in its place.
+        """
+        workspace = self.workspace_id
+        self._open(self._folder, load_identity())
+        if self.workspace_id != workspace:
+            self.close()
+            raise Damaged(f"{self._folder} holds the keys of another workspace than before")
 
     def close(self) -> None:
         """Drop every key; nothing can be sealed or opened any more."""
