@@ -1,37 +1,48 @@
 """Joins records, store and vault: which fields are sealed, and the documents that records become.
 
 A document has two forms. In memory, personal fields are open and sensitive ones sealed. On disk both are
-sealed. A record made from a document shows a sensitive field as a masked `Secret`.
+sealed; personal ones only where that is the workspace's level. A record made from a document shows a sensitive field
+as a masked `Secret`.
+
+Of somebody who was erased nothing is opened or kept any more. A text that has to be there is `ERASED` instead, in the
+clear; a document that still has more is an orphan, and `crmkit.privacy` finishes what was begun.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from pydantic import ValidationError
 
-from crmkit.errors import Damaged, Refused
-from crmkit.fields import Secret, mask
+from crmkit.errors import Damaged, Erased, Refused
+from crmkit.fields import MASK, Secret, mask
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
-from crmkit.store.base import Doc
+from crmkit.store.base import Doc, Step
 from crmkit.vault import Vault
 
 REMOVED = ".removed"  # the collection of removed records stands beside its own, under this ending
 SEALED = "c1."  # how the text of an envelope begins
 MASKS = 8_192  # how many masks of sensitive values are remembered, in memory only
 TAGS = "_bi"  # blind index tags of a document, by field
+ERASED = "(erased)"  # stands for a text that was somebody's who was erased, and that a record cannot do without
 
 
 class RecordCodec:
-    """Seals and opens documents for the store, by what is known of each record type."""
+    """Seals and opens documents for the store, by what is known of each record type.
+
+    Attributes:
+        orphans: The subjects whose erasure is not finished: something of them was met in the store.
+    """
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._known: dict[str, RecordInfo] = {}
         self._sealed: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.orphans: set[str] = set()
         self._mask = lru_cache(maxsize=MASKS)(self._mask_of)  # a mask takes an opened value, and a page shows fifty
 
     def know(self, known: RecordInfo) -> None:
@@ -42,19 +53,29 @@ class RecordCodec:
             self._sealed[collection] = sealed
 
     def subject(self, collection: str, doc: Mapping[str, Any]) -> str:
-        """Return the id whose data key seals a document: its customer, or itself."""
+        """Return the id whose data key seals a document: its customer; or itself, also where it has several."""
         named = self._known[collection].subject
         return str((doc.get(named) if named else None) or doc["id"])
+
+    def about(self, collection: str, doc: Mapping[str, Any]) -> str:
+        """Return the id of whom a document tells: its customer, or itself where it has sealed fields; else empty."""
+        subject = self.subject(collection, doc)
+        tells = any(doc.get(name) is not None for name, _ in self._sealed[collection])
+        return subject if tells or subject != doc["id"] else ""
 
     # ------------------------------------------------------------------ what the store asks for
 
     def prepare(self, puts: Sequence[tuple[str, Doc]]) -> None:
-        """Make the data keys of new subjects durable; the store calls this under its lock."""
-        wanted = {
-            self.subject(collection, doc)
-            for collection, doc in puts
-            if any(name in doc for name, _ in self._sealed.get(collection, ()))
-        }
+        """Make the data keys of new subjects durable; the store calls this under its lock.
+
+        Raises:
+            Erased: Something would be kept of somebody who was erased.
+        """
+        self._vault.refresh()  # under the newest keys: another process may have changed them
+        wanted = set()
+        for collection, doc in puts:
+            if any(doc.get(name, ERASED) != ERASED for name, _ in self._sealed.get(collection, ())):
+                wanted.add(self.subject(collection, doc))
         if wanted:
             self._vault.ensure_subjects(wanted)
 
@@ -65,6 +86,8 @@ class RecordCodec:
         if not sealed:
             return out
         known, subject, record = self._known[collection], self.subject(collection, doc), doc["id"]
+        if self._vault.erasures.at(subject):  # what was before; `prepare` lets nothing new pass
+            return self._without(sealed, out)
         fresh: dict[str, str] = {}
         for name, klass in sealed:
             value = out.get(name)
@@ -73,21 +96,79 @@ class RecordCodec:
                 if known.fields[name].searchable:
                     fresh[name] = self._vault.blind_tag(known.type, name, str(value.value))
             elif klass == "personal" and value is not None:
-                out[name] = self._vault.seal(known.type, name, record, subject, value)
-            elif value is not None and not (isinstance(value, str) and value.startswith(SEALED)):
+                if self._vault.seal_level == "personal" or _looks_sealed(value):
+                    out[name] = self._vault.seal(known.type, name, record, subject, value)
+            elif value is not None and not _looks_sealed(value):
                 raise Refused(f"{known.type} {record}: {name} is sensitive and not sealed; nothing was written")
         if names is None or any(name in names for name, klass in sealed if klass == "sensitive"):
             self._tag(out, doc, fresh)
         return out
+
+    def reseal(self, collection: str, doc: Doc) -> Doc:
+        """Return the sealed fields of a document in memory form, sealed anew for disk under the newest key."""
+        present = [name for name, _ in self._sealed.get(collection, ()) if doc.get(name) is not None]
+        sensitive = {
+            name: Secret("", self.opened(collection, doc, name))
+            for name, klass in self._sealed.get(collection, ())
+            if klass == "sensitive" and name in present
+        }
+        return self.seal(collection, {**doc, **sensitive}, present) if present else {}
 
     def open(self, collection: str, fields: Doc, doc: Doc) -> Doc:
         """Return fields of a document as they are kept in memory."""
         sealed = self._sealed.get(collection)
         if not sealed:
             return fields
-        known, subject, record = self._known[collection], self.subject(collection, doc), doc["id"]
-        personal = {name: fields[name] for name, klass in sealed if klass == "personal" and name in fields}
-        return {**fields, **self._vault.open_all(known.type, record, subject, personal)} if personal else fields
+        subject = self.subject(collection, doc)
+        if self._vault.erasures.at(subject):
+            return self._orphaned(sealed, fields, subject)
+        personal = self._personal(sealed, fields)
+        if not personal:
+            return fields
+        try:
+            opened = self._vault.open_all(self._known[collection].type, doc["id"], subject, personal)
+        except Erased:  # by another process, just now
+            if not self._vault.erasures.at(subject) and subject != doc["id"]:
+                raise Damaged(f"{self._known[collection].type} {doc['id']}: its data key is gone") from None
+            return self._orphaned(sealed, fields, subject)
+        return {**fields, **opened}
+
+    def open_past(self, collection: str, fields: Doc, doc: Doc) -> Doc:
+        """Return fields of a before-image as `open` does; of what was erased, or whose key is gone, nothing is told."""
+        sealed = self._sealed.get(collection)
+        if not sealed:
+            return fields
+        subject = self.subject(collection, doc)
+        if not self._vault.erasures.at(subject):
+            with contextlib.suppress(Erased):
+                personal = self._personal(sealed, fields)
+                return {**fields, **self._vault.open_all(self._known[collection].type, doc["id"], subject, personal)}
+        return self._without(sealed, fields)
+
+    def _personal(self, sealed: Sequence[tuple[str, str]], fields: Doc) -> dict[str, str]:
+        """Return the personal fields to open: all of them, unless the workspace keeps, or kept, some in the clear."""
+        personal = {
+            name: fields[name] for name, klass in sealed if klass == "personal" and fields.get(name) is not None
+        }
+        if not self._vault.may_be_plain:
+            return personal
+        return {name: value for name, value in personal.items() if _looks_sealed(value)}
+
+    def _orphaned(self, sealed: Sequence[tuple[str, str]], fields: Doc, subject: str) -> Doc:
+        """Return fields of somebody who was erased, and remember where there was more."""
+        if any(fields.get(name, ERASED) != ERASED for name, _ in sealed):
+            self.orphans.add(subject)
+        return self._without(sealed, fields)
+
+    def plain_part(self, step: Step) -> Doc:
+        """Return what may be kept of a before-image when what was sealed, or should have been, has to go."""
+        sealed = self._sealed.get(step.collection, ())
+        return {name: None if name in {each for each, _ in sealed} else value for name, value in step.before.items()}
+
+    def _without(self, sealed: Sequence[tuple[str, str]], fields: Doc) -> Doc:
+        """Return fields without what is sealed, and without what is derived from it."""
+        gone = {TAGS, *(name for name, _ in sealed if fields.get(name) != ERASED)}
+        return {name: value for name, value in fields.items() if name not in gone}
 
     def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:
         """Return the sealed fields, where a document gets another subject: none of them may stay under the old key."""
@@ -121,7 +202,10 @@ class RecordCodec:
 
     def _mask_of(self, collection: str, name: str, record: str, subject: str, sealed: str) -> str:
         known = self._known[collection]
-        return mask(known.fields[name].kind, self._vault.open(known.type, name, record, subject, sealed))
+        try:
+            return mask(known.fields[name].kind, self._vault.open(known.type, name, record, subject, sealed))
+        except Erased:  # in the history of somebody who was
+            return MASK * 6
 
     def forget(self) -> None:
         """Drop what is remembered of opened values."""
@@ -148,3 +232,8 @@ class RecordCodec:
             if klass == "sensitive" and name in doc:
                 doc[name] = getattr(record, name)
         return doc
+
+
+def _looks_sealed(value: Any) -> bool:
+    """Return whether a stored value is an envelope, or a text that has to be sealed because it looks like one."""
+    return isinstance(value, str) and value.startswith(SEALED)

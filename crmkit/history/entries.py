@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from crmkit.codec import REMOVED, SEALED, RecordCodec
-from crmkit.errors import Damaged, Invalid, NotFound
+from crmkit.errors import Damaged, Erased, Invalid, NotFound
 from crmkit.fields import MASK, Secret
 from crmkit.history.versions import Key, Version, about, backwards, current, key
 from crmkit.query import Page, check_limit
@@ -88,7 +88,7 @@ class History:
         store: Whose log is read.
         codec: Opens what is sealed.
         type_of: Returns the record type of a collection, or None where its plugin is absent.
-        open_reason: Opens the sealed reason of a cause.
+        open_reason: Opens the sealed reason of a cause, given whom alone it is about, or empty.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class History:
         store: Store,
         codec: RecordCodec,
         type_of: Callable[[str], type[Record] | None],
-        open_reason: Callable[[str, str], str],
+        open_reason: Callable[[str, str, str], str],
     ) -> None:
         self._store = store
         self._codec = codec
@@ -150,7 +150,9 @@ class History:
 
     def reason(self, meta: Mapping[str, Any]) -> str:
         """Return why a commit was made, opened for display; empty where nobody said."""
-        return self._open_reason(meta["reason"], meta["cause"]) if meta.get("reason") and meta.get("cause") else ""
+        if not meta.get("reason") or not meta.get("cause"):
+            return ""
+        return self._open_reason(meta["reason"], meta["cause"], meta.get("about", ""))
 
     def shown(self, collection: str, doc: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
         """Return fields of a document as its record shows them; those that it has not are left out."""
@@ -168,7 +170,7 @@ class History:
             return True
         try:
             first, second = (self._codec.opened(collection, doc, name) for collection, doc in (one, other))
-        except (Damaged, KeyError):  # its key is gone, or its plugin is
+        except (Damaged, Erased, KeyError):  # its key is gone, or its plugin is
             return True
         return bool(first != second)
 
@@ -211,7 +213,7 @@ class History:
             if info(record_type).fields[name].klass == "sensitive":
                 return self._codec.secret(collection, doc, name)
             return adapter(record_type, name).validate_python(value, context={"trusted": True})
-        except (Damaged, ValidationError):  # its key is gone, or the type has changed since
+        except (Damaged, Erased, ValidationError):  # its key is gone, or the type has changed since
             return Secret(MASK * 6)
 
     def _batch(self, cause: str, gathered: _Gathered, undone: bool) -> Batch:

@@ -45,10 +45,17 @@ def backwards(codec: RecordCodec, doc: Doc | None, steps: Iterable[tuple[Logged,
         doc: The document that the newest step left, in memory form.
         steps: Every step about it, newest first, with its commit.
     """
+    forgotten = False
     for logged, step in steps:
-        was = unwound(codec, step, doc)
+        forgotten = forgotten or is_forgotten(step)
+        was = None if forgotten else unwound(codec, step, doc)
         yield logged, step, doc, was
         doc = was[1] if was else None
+
+
+def is_forgotten(step: Step) -> bool:
+    """Return whether a step deleted a document with everything that there was to know of it: an erasure."""
+    return step.action == "delete" and step.before.keys() <= {"id", "rev"}
 
 
 def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] | None:
@@ -63,4 +70,4 @@ def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] 
         return None
     kept = {name: value for name, value in (doc or {}).items() if name not in step.changed}
     was = {**kept, **step.before}
-    return step.collection, {**kept, **codec.open(step.collection, dict(step.before), was)}
+    return step.collection, {**kept, **codec.open_past(step.collection, dict(step.before), was)}

@@ -259,7 +259,7 @@ class Exporter:
     def _open_what_opens(self, plural: str, doc: Doc) -> None:
         """Open the personal fields of a record that a salvage kept apart, which the store does not; each by itself."""
         for name in tuple(doc):
-            with contextlib.suppress(Damaged):
+            with contextlib.suppress(Damaged, Invalid):  # its id may be damaged too
                 doc.update(self._codec.open(plural, {name: doc[name]}, doc))
 
     # ------------------------------------------------------------------ history

@@ -54,6 +54,10 @@ class Erasures(Chain):
         """Return who was erased as this user remembers, and when, but does not stand here: old keys were put back."""
         return {id: at for id, at in self._trust.erased().items() if id not in self._at}
 
+    def has_suppressed(self) -> bool:
+        """Return whether there is any address that must not be written to."""
+        return bool(self._suppressed)
+
     def is_suppressed(self, tags: Collection[str]) -> bool:
         """Return whether one of these tags is of an address that must not be written to."""
         return not self._suppressed.isdisjoint(tags)

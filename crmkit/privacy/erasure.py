@@ -1,0 +1,257 @@
+"""Erasing: in which order, so that whatever a crash cuts short can be finished, and nothing comes back.
+
+1. The audit log tells that it is asked for.
+2. The ledger of erasures, beside the keys, names the subjects and what is kept of their addresses. From here on it is
+   decided: whoever opens the workspace, or a backup with these keys, finishes what is not done yet.
+3. One commit takes out, redacts and unlinks the records, and leaves the certificate.
+4. The data keys are destroyed, so that journal, logs and backups go dark.
+5. Where personal fields may lie in the clear, the history is written anew without them.
+6. The certificate is marked as finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from crmkit.codec import REMOVED, RecordCodec
+from crmkit.errors import Erased, Invalid, NotFound
+from crmkit.privacy.certificate import ERASURES, Certificate, ErasurePlan
+from crmkit.privacy.plan import Part, Planner, counted
+from crmkit.privacy.suppression import Suppression, addresses
+from crmkit.query import ALL, Find, Order
+from crmkit.records import Record, new_id, now
+from crmkit.schema import RecordInfo
+from crmkit.store.base import ANY, NEW, Put
+from crmkit.values import instant_text
+
+if TYPE_CHECKING:
+    from crmkit.store.base import Doc, Store
+    from crmkit.vault import Vault
+
+KIND = "erase"
+
+
+class Eraser:
+    """Erases people from one workspace.
+
+    Args:
+        store: Where records are.
+        codec: Knows which fields are sealed, and under whose key.
+        vault: Has the keys, the ledger and the audit log.
+        types: Returns the record types.
+        actor: Returns who acts.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codec: RecordCodec,
+        vault: Vault,
+        types: Callable[[], Iterable[type[Record]]],
+        actor: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._codec = codec
+        self._vault = vault
+        self._types = types
+        self._actor = actor
+        self._suppression = Suppression(vault)
+
+    def plan(self, known: RecordInfo, id: str) -> ErasurePlan:
+        """Return what erasing a record would do; see `CRM.erase`."""
+        with self._store.reading():
+            self._check(known, id)
+            planner = self._planner()
+            subjects = planner.subjects(known.plural, id)
+            parts = planner.parts(subjects, type=known.type)
+            return ErasurePlan(
+                known.type,
+                id,
+                tuple(subjects),
+                counted(parts, "deleted"),
+                counted(parts, "redacted"),
+                counted(parts, "unlinked"),
+                len(self._tags(planner, subjects)),
+                self._notes(),
+            )
+
+    def erase(self, known: RecordInfo, id: str, reason: str) -> Certificate:
+        """Erase a record and everything personal that belongs to it; see `CRM.erase`."""
+        with self._store.lock():
+            self._check(known, id)
+            planner = self._planner()
+            subjects = planner.subjects(known.plural, id)
+            self._audit("erase", known.type, id, reason)
+            parts = planner.parts(subjects, type=known.type)
+            tags = self._tags(planner, subjects)
+            self._vault.erasures.record(subjects, tags, now())
+            made = self._commit(known.type, id, subjects, parts, reason, len(tags))
+            self._destroy_keys(made)
+        return self._finish(made)
+
+    def finish(self) -> None:
+        """Do what is left of erasures: after a crash, a restored backup, or the return of a plugin."""
+        if self._codec.orphans or self._left():
+            with self._store.lock():
+                self._erase_again()
+        for made in self.certificates():
+            if not made.finished:
+                with self._store.lock():
+                    self._destroy_keys(made)
+                self._finish(made)
+
+    def certificates(self) -> list[Certificate]:
+        """Return the certificates of every erasure, newest first."""
+        found = self._store.find(Find(ERASURES, None, (Order("at", descending=True),), ALL))
+        return [self._certificate(doc) for doc in found]
+
+    def allow_again(self, address: tuple[str, str], reason: str) -> None:
+        """Take an address off the list of suppressed ones; see `CRM.allow_again`."""
+        with self._store.lock():
+            if not self._suppression.is_suppressed(address):
+                raise NotFound("this address is not suppressed")
+            self._audit("allow_again", "workspace", self._vault.workspace_id, reason)
+            self._suppression.allow(address)
+
+    # ------------------------------------------------------------------ parts
+
+    def _planner(self) -> Planner:
+        return Planner(self._store, self._codec, list(self._types()))
+
+    def _check(self, known: RecordInfo, id: str) -> None:
+        if known.subject or known.subjects:
+            whose = known.subject or ", ".join(known.subjects)
+            raise Invalid({"record": f"a {known.type} belongs to its {whose}; erase that, or remove the {known.type}"})
+        if self._vault.erasures.at(id):
+            raise Erased(f"{known.type} {id} was erased already")
+        if not any(self._store.get(collection, id) for collection in (known.plural, known.plural + REMOVED)):
+            raise NotFound(f"no {known.type} has the id {id}")
+
+    def _tags(self, planner: Planner, subjects: Iterable[str]) -> list[str]:
+        found = (
+            each for known, _, doc in planner.documents(subjects) for each in addresses(known, doc)
+        )  # of the record and of what was merged into it
+        return self._suppression.tags(found)
+
+    def _commit(
+        self, type: str, id: str, subjects: Collection[str], parts: list[Part], reason: str, suppressed: int
+    ) -> Certificate:
+        """Write everything in one commit, with the certificate."""
+        cause, again = new_id(), [part.doc["id"] for part in parts if part.is_rekeyed]
+        rekeyed = {each: self._vault.new_generation([each]) for each in again}
+        sealed = self._sealed_reason(reason, cause)
+        doc: Doc = {
+            "id": cause,
+            "rev": 1,
+            "at": instant_text(now()),
+            "type": type,
+            "record": id,
+            "subjects": list(subjects),
+            "actor": self._actor(),
+            "reason": sealed,
+            "deleted": counted(parts, "deleted"),
+            "redacted": counted(parts, "redacted"),
+            "unlinked": counted(parts, "unlinked"),
+            "addresses": suppressed,
+            "notes": list(self._notes()),
+            "rekeyed": rekeyed,
+            "touched": sorted({part.doc["id"] for part in parts if part.fate != "unlinked" or part.is_rekeyed}),
+            "finished": False,
+        }
+        meta = {"actor": self._actor(), "cause": cause, "kind": KIND, "reason": sealed}
+        self._store.commit([*(part.write() for part in parts), Put(ERASURES, doc, NEW)], meta)
+        return self._certificate(doc)
+
+    def _destroy_keys(self, made: Certificate) -> None:
+        self._vault.destroy(made.subjects)
+        for id, generation in self._doc(made)["rekeyed"].items():
+            self._vault.drop_generations(generation, [id])
+        self._codec.forget()
+        self._codec.orphans.difference_update(made.subjects)
+
+    def _finish(self, made: Certificate) -> Certificate:
+        """Take out of the history what lies there in the clear, and mark the certificate as finished."""
+        doc = self._doc(made)
+        if self._vault.may_be_plain:
+            touched = frozenset(doc["touched"])
+            self._store.rewrite_history(
+                lambda step: self._codec.plain_part(step) if step.id in touched else step.before
+            )
+        meta = {"actor": self._actor(), "cause": made.id, "kind": KIND}
+        self._store.commit([Put(ERASURES, {**doc, "rev": doc["rev"] + 1, "finished": True}, ANY)], meta)
+        return replace(made, finished=True)
+
+    def _erase_again(self) -> None:
+        """Erase once more those whose data is there again; the caller holds the lock."""
+        erased, reason = self._vault.erasures.subjects, "erased before; finished, or found again in a restored backup"
+        gone, dark = sorted(self._left()), sorted(self._codec.orphans - erased)
+        parts = self._planner().parts(gone, dark)
+        if parts:
+            self._audit("erase_again", "workspace", self._vault.workspace_id, reason)
+            self._destroy_keys(self._commit(parts[0].type, parts[0].doc["id"], gone, parts, reason, 0))
+        self._vault.destroy(gone)
+        self._codec.orphans.clear()
+
+    def _left(self) -> set[str]:
+        """Return who was erased, but has a key still, or records."""
+        erased = self._vault.erasures.subjects
+        return (self._codec.orphans & erased) | {id for id in erased if self._has_key(id)}
+
+    def _has_key(self, id: str) -> bool:
+        try:
+            return self._vault.newest_generation(id) > 0
+        except (Erased, NotFound):
+            return False
+
+    def _doc(self, made: Certificate) -> Mapping[str, Any]:
+        doc = self._store.get(ERASURES, made.id)
+        assert doc is not None
+        return doc
+
+    def _certificate(self, doc: Mapping[str, Any]) -> Certificate:
+        own = self._vault.workspace_id
+        return Certificate(
+            id=doc["id"],
+            type=doc["type"],
+            record=doc["record"],
+            subjects=tuple(doc["subjects"]),
+            at=datetime.fromisoformat(doc["at"]),
+            actor=doc["actor"],
+            reason=str(self._vault.open("commit", "reason", doc["id"], own, doc["reason"])),
+            deleted=doc["deleted"],
+            redacted=doc["redacted"],
+            unlinked=doc["unlinked"],
+            addresses=doc["addresses"],
+            notes=tuple(doc["notes"]),
+            finished=doc["finished"],
+        )
+
+    def _sealed_reason(self, reason: str, cause: str) -> str:
+        own = self._vault.workspace_id
+        self._vault.ensure_subjects({own})
+        return self._vault.seal("commit", "reason", cause, own, reason)
+
+    def _audit(self, action: str, type: str, id: str, reason: str) -> None:
+        own = self._vault.workspace_id  # the reason has to be readable when the person's key is gone
+        self._vault.ensure_subjects({own})
+        sealed = self._vault.seal("audit", "reason", id, own, reason)
+        self._vault.audit.append(actor=self._actor(), action=action, entity=type, record=id, subject=own, reason=sealed)
+
+    def _notes(self) -> tuple[str, ...]:
+        return tuple(_advice(self._vault.audit.entries()))
+
+
+def _advice(audit: Iterator[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield what an erasure does not reach, by what the audit log knows of."""
+    count = {"export": 0, "backup": 0}
+    for entry in audit:
+        if entry["action"] in count:
+            count[entry["action"]] += 1
+    if count["backup"]:
+        yield "make a new backup: the file of keys of the last one still opens what was saved before"
+    if count["export"]:
+        yield f"{count['export']} export(s) were made in the clear before now; crmkit audit --action export lists them"
+    yield "copies of the whole folder hold the keys of their day; reasons and notes about other people are not searched"
