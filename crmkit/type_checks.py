@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -20,6 +22,8 @@ from crmkit.schema import KEPT_BY_CRMKIT, FieldSpec, RecordInfo, info, inner_typ
 
 WORD = re.compile(r"[a-z][a-z0-9_]*")
 SEALABLE = (str, int, bool, Decimal, date)
+NEVER_FOUND = ("card", "password", "token")  # kinds of sensitive fields
+FEWEST_VALUES = 32  # of a field that exact matches are kept for
 
 
 def refuse_bad_type(record_type: Any, reserved: Collection[str] = ()) -> None:
@@ -81,6 +85,8 @@ def _field_problem(spec: FieldSpec, field: FieldInfo) -> str:
         return "Sensitive must be the whole field: Sensitive[str], or Sensitive[str] | None"
     if spec.klass == "sensitive" and not (isinstance(inner, type) and issubclass(inner, SEALABLE)):
         return "Sensitive holds text, a number, true or false, or a date"
+    if spec.searchable and (problem := _search_problem(spec, inner, [*field.metadata, *marks(field.annotation)])):
+        return f"Searchable {problem}"
     if spec.unique and (spec.klass == "sensitive" or many or spec.kind in ("money", "decimal", "parts", "other")):
         return "Unique works for text, numbers, dates and references that are not sensitive"
     if inner is datetime and not any(isinstance(mark, Kind) for mark in (*field.metadata, *marks(field.annotation))):
@@ -88,6 +94,25 @@ def _field_problem(spec: FieldSpec, field: FieldInfo) -> str:
     if spec.kind == "other" and inner in (object, bytes):
         return "cannot be stored; use text, numbers, dates, money, references, or a Part"
     return ""
+
+
+def _search_problem(spec: FieldSpec, inner: Any, found: list[Any]) -> str:
+    """Return why no tags may be kept for exact matches: they would tell too much, or nothing that is not known."""
+    if spec.klass != "sensitive":
+        return f"is for sensitive fields; a {spec.klass} one is found without it"
+    if spec.kind in NEVER_FOUND:
+        return f"is not for a {spec.kind}: nobody looks a customer up by it, and its tags could be guess-tested"
+    if inner is bool or issubclass(inner, Enum) or _count(found) < FEWEST_VALUES:
+        return f"needs a field with {FEWEST_VALUES} different values or more; of fewer, the tags tell which is which"
+    return ""
+
+
+def _count(found: list[Any]) -> float:
+    """Return how many whole numbers are between the bounds of a field; infinity where it has none."""
+    bounds = {name: getattr(mark, name) for mark in found for name in ("ge", "gt", "le", "lt") if hasattr(mark, name)}
+    low = bounds.get("ge", bounds.get("gt", -math.inf) + 1)
+    high = bounds.get("le", bounds.get("lt", math.inf) - 1)
+    return float(high - low + 1)
 
 
 def _is_secret(annotation: Any) -> bool:

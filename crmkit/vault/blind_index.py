@@ -1,8 +1,16 @@
-"""Exact search on sealed fields: a short keyed hash beside the envelope, which many values share on purpose."""
+"""Exact search on sealed fields: a short keyed hash beside the envelope, which many values share on purpose.
+
+What it leaks: equal values of a field have equal tags, so whoever reads the folder sees which records may have the
+same value. Who holds the key can guess a value and see which records, also in old backups, may have it; a new key
+(``crmkit keys rotate --scope index``) ends that for what is tagged by it. So tags are short, and a field has them only
+where its type declares `Searchable`. With R records and tags of L bits a tag stands for C = R / 2^L records by chance;
+2 <= C <= sqrt(R) keeps a tag from telling who is who, and a search from opening many.
+"""
 
 from __future__ import annotations
 
 import hmac
+import math
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -12,8 +20,18 @@ from crmkit.vault.keyring import Key
 from crmkit.vault.keyring_file import KeyringFile
 from crmkit.vault.layout import name_bytes, prefixed
 
-BITS = 12  # among 100,000 values about 24 share a tag: too few to slow a search, too many to tell who is who
 INDEX = "exact"
+
+
+def planned_bits(records: int) -> int:
+    """Return how long tags should be among so many records: 2 <= R / 2^L <= sqrt(R), and L amid what that allows.
+
+    Of fewer than 8 records no length does both; 1 bit is taken then, so that a tag tells nearly nothing.
+    """
+    if records < 8:
+        return 1
+    most, least = math.log2(records / 2), math.log2(records) / 2
+    return min(math.floor(most), max(math.ceil(least), round((most + least) / 2)))
 
 
 class BlindIndex(Guarded):
@@ -41,8 +59,8 @@ class BlindIndex(Guarded):
 
     def _tag(self, key: Key, entity: str, field: str, normalised: str) -> str:
         digest = hmac.digest(self._key_of_field(key, entity, field), prefixed(normalised.encode()), "sha256")
-        bits = int.from_bytes(digest, "big") >> (8 * len(digest) - BITS)
-        return f"b1.{key.id:08x}.{bits:0{BITS // 4}x}"
+        bits = int.from_bytes(digest, "big") >> (8 * len(digest) - key.bits)
+        return f"b1.{key.id:08x}.{bits:0{(key.bits + 3) // 4}x}"
 
     def _key_of_field(self, key: Key, entity: str, field: str) -> bytes:
         place = (key.id, entity, field)

@@ -26,6 +26,7 @@ STATUSES = ("primary", "active", "retired", "destroyed")
 MEMBER_KINDS = ("member", "recovery")
 SEALS = ("personal", "sensitive")
 KEY_LENGTH = 32
+TAG_BITS = 12  # of a new workspace: fits 66,000 to 165,000 records; what fits fewer would be outgrown
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -39,6 +40,7 @@ class Key(Guarded):
         status: ``primary`` writes and reads, ``active`` reads, ``retired`` and ``destroyed`` are of the past.
         created: When it was made, UTC.
         secret: The 32 bytes, none of a destroyed key; a bytearray, so that they can be overwritten.
+        bits: How long the tags of a ``bidx`` key are; kept here, because tags of one length have one key.
     """
 
     id: int
@@ -46,17 +48,18 @@ class Key(Guarded):
     status: str
     created: str
     secret: bytearray
+    bits: int = TAG_BITS
 
     def __post_init__(self) -> None:
         known = self.purpose in PURPOSES and self.status in STATUSES
         length = 0 if self.is_destroyed else KEY_LENGTH
-        if not known or not 0 < self.id < 2**32 or len(self.secret) != length:
+        if not known or not 0 < self.id < 2**32 or len(self.secret) != length or not 0 < self.bits <= 64:
             raise ValueError("not a key of a keyring")
 
     @classmethod
-    def new(cls, id: int, purpose: str) -> Key:
+    def new(cls, id: int, purpose: str, bits: int = TAG_BITS) -> Key:
         """Return a new primary key."""
-        return cls(id, purpose, "primary", _now(), bytearray(os.urandom(KEY_LENGTH)))
+        return cls(id, purpose, "primary", _now(), bytearray(os.urandom(KEY_LENGTH)), bits)
 
     @property
     def is_destroyed(self) -> bool:
@@ -165,14 +168,19 @@ class Keyring(Guarded):
         """Return the next keyring, which this member cannot open; nobody else's name is the same."""
         return self._next(members=tuple(member for member in self.members if member.name != name))
 
-    def with_new(self, *purposes: str) -> Keyring:
-        """Return the next keyring, with new primary keys for these purposes; the ones before stay readable."""
+    def with_new(self, *purposes: str, bits: int | None = None) -> Keyring:
+        """Return the next keyring, with new primary keys for these purposes; the ones before stay readable.
+
+        Args:
+            purposes: What for.
+            bits: How long the tags of a new ``bidx`` key are; as long as before where it is left out.
+        """
         keys = dict(self.keys)
         for purpose in purposes:
             old = self.primary(purpose)
             id = next(id for id in iter(_random_id, None) if id and id not in keys)
             keys[old.id] = replace(old, status="active")
-            keys[id] = Key.new(id, purpose)
+            keys[id] = Key.new(id, purpose, bits or old.bits)
         return self._next(keys=keys)
 
     def without_active(self, purpose: str) -> Keyring:
@@ -196,6 +204,7 @@ class Keyring(Guarded):
     def _payload(self) -> bytes:
         keys = [
             {"id": k.id, "purpose": k.purpose, "status": k.status, "created": k.created, "bytes": _text(k.secret)}
+            | ({"bits": k.bits} if k.purpose == "bidx" else {})
             for k in self.keys.values()
         ]
         members = [asdict(member) for member in self.members]
@@ -243,7 +252,8 @@ def _member(entry: Mapping[str, Any]) -> Member:
 
 def _key(entry: Mapping[str, Any]) -> Key:
     secret = bytearray(b64decode(entry["bytes"], validate=True))
-    return Key(int(entry["id"]), entry["purpose"], entry["status"], str(entry["created"]), secret)
+    bits = int(entry.get("bits", TAG_BITS))
+    return Key(int(entry["id"]), entry["purpose"], entry["status"], str(entry["created"]), secret, bits)
 
 
 def _random_id() -> int:
