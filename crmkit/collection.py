@@ -17,6 +17,7 @@ from crmkit.merge import MERGED, Merger
 from crmkit.query import ALL, Condition, Find, In, Order, Page, check_limit, shown
 from crmkit.records import Record, id_of
 from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo, info
+from crmkit.store.contents import nothing_is_garbage
 
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec
@@ -281,9 +282,10 @@ class Collection(Generic[R]):
         """
         if batch < 1:
             raise Invalid({"batch": "must be 1 or more"})
-        drafts = [self._drafter.add(record) for record in records]
-        step = len(drafts) or 1 if atomic else batch
-        return self._committer.write_many(drafts, step, reason=reason, progress=progress, part_of=part_of)
+        with nothing_is_garbage():
+            drafts = [self._drafter.add(record) for record in records]
+            step = len(drafts) or 1 if atomic else batch
+            return self._committer.write_many(drafts, step, reason=reason, progress=progress, part_of=part_of)
 
     def update(self, record: R | str, /, **changes: Any) -> R:
         """Save changed fields of a record and return it as it is now.

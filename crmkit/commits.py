@@ -297,10 +297,12 @@ class Committer:
 
     def _requirements(self, draft: Draft) -> Iterator[Requirement]:
         """Yield what must exist: what the draft refers to and did not before; what it did may have been removed."""
-        for name in draft.changed:
-            spec = info(draft.record_type).fields[name]
-            old = {id for _, _, id in references(spec, (draft.before or {}).get(name))}
-            for path, target, id in references(spec, draft.doc.get(name)):
+        fields = info(draft.record_type).fields
+        for spec in (fields[name] for name in draft.changed):
+            if not spec.target and not spec.parts:
+                continue
+            old = {id for _, _, id in references(spec, (draft.before or {}).get(spec.name))}
+            for path, target, id in references(spec, draft.doc.get(spec.name)):
                 if target in self._plurals and id not in old:  # the type of an absent plugin cannot be checked
                     yield Requirement(self._plurals[target], id, path)
 
