@@ -57,13 +57,14 @@ class Visible(Store):
         self._seq = -1
         self._limited: dict[str, dict[str, tuple[str, str | None]]] = {}  # collection -> id -> (visible to, owner)
         self._hidden: dict[tuple[str, str], tuple[Condition, Predicate] | None] = {}  # by collection and actor
+        self._open: set[str] = set()  # collections of which nothing is hidden from anybody
         self._version = 0
 
     def know(self, known: RecordInfo) -> None:
         """Learn of a record type."""
         named = (known.subject, *known.subjects) if known.subject else known.subjects
         self._about[known.plural] = {name: known.fields[name].kind for name in named}
-        self._hidden.clear()
+        self._begin_anew()
 
     # ------------------------------------------------------------------ what is asked of it besides
 
@@ -255,21 +256,29 @@ class Visible(Store):
 
     def _hides(self, collection: str, actor: str | None = None) -> tuple[Condition, Predicate] | None:
         """Return the condition that hidden documents of a collection meet, also as a predicate; None for none."""
-        if self._store.seq() != self._seq:
+        if self._store.taken_in != self._seq:
             self._catch_up()
+        if collection in self._open:
+            return None
         whose = collection, actor or self._actor()
         try:
             return self._hidden[whose]
         except KeyError:
             with self._store.reading():
+                if not self._may_hide(collection):
+                    self._open.add(collection)
+                    return None
                 condition = self._condition(*whose)
                 found = None if condition is None else (condition, predicate(condition))
                 self._hidden[whose] = found
                 return found
 
+    def _may_hide(self, collection: str) -> bool:
+        """Return whether a document of a collection may be hidden from anybody; what crmkit keeps for itself is not."""
+        about = (CUSTOMERS, CUSTOMERS + REMOVED) if self._named_in(collection) else ()
+        return not collection.startswith(".") and any(map(self._limits, (collection, *about)))
+
     def _condition(self, collection: str, actor: str) -> Condition | None:
-        if collection.startswith("."):  # what crmkit keeps for itself
-            return None
         parts: list[Condition] = []
         if self._limits(collection):
             shared = And((Compare(FIELD, "==", TEAM), In(OWNER, tuple(self._mates(actor)))))
@@ -277,7 +286,7 @@ class Visible(Store):
         ids = self._hidden_customers(actor)
         for name, kind in self._named_in(collection).items() if ids else ():
             parts.append(In(name, ids) if kind == "reference" else Or(tuple(Has(name, id) for id in ids)))
-        return Or(tuple(parts)) if parts else None
+        return parts[0] if len(parts) == 1 else Or(tuple(parts)) if parts else None
 
     def _named_in(self, collection: str) -> Mapping[str, str]:
         """Return the fields that name the customers of a collection's records, with their kinds."""
@@ -302,7 +311,7 @@ class Visible(Store):
 
     def _is_limited(self) -> bool:
         """Return whether anything at all is not meant for everybody."""
-        if self._store.seq() != self._seq:
+        if self._store.taken_in != self._seq:
             self._catch_up()
         return any(self._limits(collection) for collection in self._store.tables() if not collection.startswith("."))
 
@@ -322,9 +331,13 @@ class Visible(Store):
                     limits.pop(change.id, None)
                     if limit is not None:
                         limits[change.id] = limit
-                    self._hidden.clear()
-                    self._version += 1
-            self._seq = self._store.seq()
+                    self._begin_anew()
+            self._seq = self._store.taken_in
+
+    def _begin_anew(self) -> None:
+        self._hidden.clear()
+        self._open.clear()
+        self._version += 1
 
     def _told(self, logged: Logged, actor: str) -> Logged | None:
         """Return a commit without the steps about what is hidden; None where nothing is left of it."""

@@ -198,6 +198,11 @@ class TinyStore(Store):
         self._refresh()
         return self._replica.journal.seq
 
+    @property
+    def taken_in(self) -> int:
+        """The number of the newest commit that is in memory; nothing is read for it."""
+        return self._replica.journal.seq
+
     def changes(self, since: int) -> list[Change]:
         """Return what was changed after commit `since`: from memory, or from the log where that is too long ago."""
         with self.reading():
