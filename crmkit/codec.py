@@ -171,11 +171,22 @@ class RecordCodec:
         return {name: value for name, value in fields.items() if name not in gone}
 
     def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:
-        """Return the sealed fields, where a document gets another subject: none of them may stay under the old key."""
+        """Return the sealed fields, where a document gets another subject: none of them may stay under the old key.
+
+        Of somebody who was erased it returns all that there may be on disk, for in memory nothing is left of them.
+        """
         sealed = self._sealed.get(collection, ())
-        if sealed and self.subject(collection, old) != self.subject(collection, new):
+        if sealed and self._vault.erasures.at(self.subject(collection, new)):
+            return [TAGS, *(name for name, _ in sealed)]
+        is_rekeyed = sealed and self._subjects(collection, old) - self._subjects(collection, new)
+        if sealed and (is_rekeyed or self.subject(collection, old) != self.subject(collection, new)):
             return [name for name, _ in sealed if name in new or name in old]
         return ()
+
+    def _subjects(self, collection: str, doc: Mapping[str, Any]) -> set[str]:
+        """Return all that a record of several subjects is about."""
+        named = [doc.get(name) or () for name in self._known[collection].subjects]
+        return {id for ids in named for id in ([ids] if isinstance(ids, str) else ids)}
 
     def _tag(self, out: Doc, doc: Doc, fresh: Mapping[str, str]) -> None:
         """Put the tags of the whole document among the fields: those that it has, and fresh ones."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -26,6 +27,7 @@ def create(
     country: str | None = None,
     name: str | None = None,
     time_zone: str = "UTC",
+    seal: Literal["personal", "sensitive"] = "personal",
 ) -> CRM:
     """Make a workspace folder and open it. Never prompts and prints nothing.
 
@@ -35,13 +37,16 @@ def create(
         country: ISO 3166 code; the region of phone numbers without a country code.
         name: What people call it; the folder's name when left out.
         time_zone: IANA name; the zone in which days begin.
+        seal: The lowest class of fields that is sealed on disk: ``"personal"``, names and addresses too, or
+            ``"sensitive"``, account and card numbers only.
 
     Raises:
         Invalid: A setting is wrong, or there is a workspace already.
     """
     place = Workspace(Path(folder).expanduser().resolve())
     try:
-        profile = Profile(name=name or safe_name(place.folder), currency=currency, country=country, time_zone=time_zone)
+        settings: dict[str, Any] = {"currency": currency, "country": country, "time_zone": time_zone, "seal": seal}
+        profile = Profile(name=name or safe_name(place.folder), **settings)
     except ValidationError as error:
         raise Invalid(problems(error), "settings") from None
     try:
@@ -51,7 +56,7 @@ def create(
         raise CrmError(f"{place.folder}: no workspace can be made there ({error.strerror})") from None
     try:
         workspace_id = new_id()
-        Vault.create(place.keys, workspace_id).close()
+        Vault.create(place.keys, workspace_id, seal=seal).close()
         TinyStore.create(place.data, workspace_id)
         write_profile(place.profile, profile)
     except BaseException:

@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -63,6 +64,8 @@ class Profile(BaseModel):
         country: ISO 3166 code; the region of phone numbers that have no country code.
         time_zone: IANA name; the zone in which days begin.
         language: Of screens and words.
+        seal: The lowest class of fields that is sealed on disk: ``personal``, or ``sensitive`` only. `Keys.seal`
+            carries a change out.
         plugins: Installed plugins to load, ``"webhooks"`` or ``"webhooks==1.2"``.
         roles: Who may do what, by role; where there are none, everybody may do everything.
         teams: Who works together, by team; they share what is visible to the team of its owner.
@@ -75,6 +78,7 @@ class Profile(BaseModel):
     country: str | None = None
     time_zone: str = "UTC"
     language: str = "en"
+    seal: Literal["personal", "sensitive"] = "personal"
     plugins: tuple[str, ...] = ()
     roles: Mapping[str, Role] = Field(default_factory=dict)
     teams: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -155,6 +159,7 @@ currency = "{profile.currency}"   # of amounts that name none (ISO 4217)
 {country}   # region of phone numbers without a country code (ISO 3166)
 time_zone = "{profile.time_zone}"
 language = "{profile.language}"
+seal = "{profile.seal}"   # the lowest class that is encrypted on disk: personal, or sensitive only
 plugins = []   # installed plugins to load, for example "webhooks==1.2"
 
 # Who may do what. Without a role in this file, everybody may do everything. Actions: {", ".join(ACTIONS)};

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,12 +24,18 @@ def init(
     country: Annotated[str | None, typer.Option(help="ISO 3166 code; the region of national phone numbers.")] = None,
     name: Annotated[str | None, typer.Option(help="What people call it; the folder's name when left out.")] = None,
     time_zone: Annotated[str, typer.Option(help="IANA name of the zone in which days begin.")] = "UTC",
+    seal: Annotated[
+        Literal["personal", "sensitive"],
+        typer.Option(help="What is encrypted: names and addresses too, or numbers only."),
+    ] = "personal",
 ) -> None:
     """Make a workspace."""
     import crmkit
 
     country = country.upper() if country else None  # codes, typed as people do
-    with crmkit.create(folder, currency=currency.upper(), country=country, name=name, time_zone=time_zone) as crm:
+    with crmkit.create(
+        folder, currency=currency.upper(), country=country, name=name, time_zone=time_zone, seal=seal
+    ) as crm:
         say(f"made {crm.profile.name} in {crm.workspace.folder}; open it with: crmkit lab -w {folder}")
 
 

@@ -23,7 +23,7 @@ from crmkit.privacy.plan import Part, Planner, counted
 from crmkit.privacy.suppression import Suppression, addresses
 from crmkit.query import ALL, Find, Order
 from crmkit.records import Record, new_id, now
-from crmkit.schema import RecordInfo
+from crmkit.schema import RecordInfo, info
 from crmkit.store.base import ANY, NEW, Put
 from crmkit.values import instant_text
 
@@ -94,19 +94,19 @@ class Eraser:
 
     def finish(self) -> None:
         """Do what is left of erasures: after a crash, a restored backup, or the return of a plugin."""
-        if self._codec.orphans or self._left():
+        if self._codec.orphans or self._left() or self._met_late():
             with self._store.lock():
                 self._erase_again()
-        for made in self.certificates():
-            if not made.finished:
+        for doc in self._docs():
+            if not doc["finished"]:
+                made = self._certificate(doc)
                 with self._store.lock():
                     self._destroy_keys(made)
                 self._finish(made)
 
     def certificates(self) -> list[Certificate]:
         """Return the certificates of every erasure, newest first."""
-        found = self._store.find(Find(ERASURES, None, (Order("at", descending=True),), ALL))
-        return [self._certificate(doc) for doc in found]
+        return [self._certificate(doc) for doc in self._docs()]
 
     def allow_again(self, address: tuple[str, str], reason: str) -> None:
         """Take an address off the list of suppressed ones; see `CRM.allow_again`."""
@@ -157,6 +157,7 @@ class Eraser:
             "unlinked": counted(parts, "unlinked"),
             "addresses": suppressed,
             "notes": list(self._notes()),
+            "types": self._plurals(),
             "rekeyed": rekeyed,
             "touched": sorted({part.doc["id"] for part in parts if part.fate != "unlinked" or part.is_rekeyed}),
             "finished": False,
@@ -180,20 +181,38 @@ class Eraser:
             self._store.rewrite_history(
                 lambda step: self._codec.plain_part(step) if step.id in touched else step.before
             )
-        meta = {"actor": self._actor(), "cause": made.id, "kind": KIND}
-        self._store.commit([Put(ERASURES, {**doc, "rev": doc["rev"] + 1, "finished": True}, ANY)], meta)
+        self._note(doc, finished=True)
         return replace(made, finished=True)
+
+    def _note(self, doc: Mapping[str, Any], **changed: Any) -> None:
+        """Change what stands beside a certificate."""
+        meta = {"actor": self._actor(), "cause": doc["id"], "kind": KIND}
+        self._store.commit([Put(ERASURES, {**doc, **changed, "rev": doc["rev"] + 1}, ANY)], meta)
+
+    def _docs(self) -> list[Mapping[str, Any]]:
+        return list(self._store.find(Find(ERASURES, None, (Order("at", descending=True),), ALL)))
 
     def _erase_again(self) -> None:
         """Erase once more those whose data is there again; the caller holds the lock."""
         erased, reason = self._vault.erasures.subjects, "erased before; finished, or found again in a restored backup"
-        gone, dark = sorted(self._left()), sorted(self._codec.orphans - erased)
+        late = self._met_late()
+        gone, dark = sorted(self._left() | late), sorted(self._codec.orphans - erased)
         parts = self._planner().parts(gone, dark)
         if parts:
             self._audit("erase_again", "workspace", self._vault.workspace_id, reason)
             self._destroy_keys(self._commit(parts[0].type, parts[0].doc["id"], gone, parts, reason, 0))
         self._vault.destroy(gone)
         self._codec.orphans.clear()
+        for doc in self._docs() if late else ():
+            self._note(doc, types=sorted({*doc["types"], *self._plurals()}))
+
+    def _met_late(self) -> set[str]:
+        """Return who was erased while the plugin of a type was absent that is here now."""
+        here = set(self._plurals())
+        return {id for doc in self._docs() if not here <= set(doc["types"]) for id in doc["subjects"]}
+
+    def _plurals(self) -> list[str]:
+        return sorted(info(each).plural for each in self._types())
 
     def _left(self) -> set[str]:
         """Return who was erased, but has a key still, or records."""

@@ -322,6 +322,7 @@ def restore_backup(
         tell(0.9)
         with closing(Vault.unlock(new.keys, accept=True)) as vault:
             vault.begin_branch(actor, "restore", f"backup of {about['made']}, commit {about['seq']}")
+            _erase_again(vault)
     return Restored(place, data)
 
 
@@ -348,7 +349,19 @@ def accept_restored(workspace: Workspace, actor: str) -> str:
         lock.hold(),
         closing(Vault.unlock(workspace.keys, accept=True)) as vault,
     ):
-        return vault.begin_branch(actor, "accept", "accepted as it is") if vault.audit.verify() else ""
+        accepted = vault.begin_branch(actor, "accept", "accepted as it is") if vault.audit.verify() else ""
+        _erase_again(vault)
+        return accepted
+
+
+def _erase_again(vault: Vault) -> None:
+    """Decide again what keys of an earlier day do not know of: who was erased since, as this user remembers.
+
+    Whoever opens the workspace next carries it out.
+    """
+    missing = vault.erasures.known_elsewhere()
+    if missing:
+        vault.erasures.record(sorted(missing), [], datetime.now(UTC))
 
 
 def _check_store(workspace: Workspace, about: Mapping[str, Any], data: Path) -> None:

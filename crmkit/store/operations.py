@@ -35,7 +35,7 @@ def _change(turn: Turn, codec: Codec) -> Operation:
     names = list(dict.fromkeys((*_differing(old, new), *codec.bound(turn.to, old, new))))
     after = codec.seal(turn.to, new, names)
     if isinstance(turn.write, Put) and turn.write.forget:
-        before = {**{name: None for name in names if name in old and name not in after}, "rev": old["rev"]}
+        before = {**{name: None for name in names if name not in after}, "rev": old["rev"]}
     else:
         before = codec.seal(turn.collection, old, names)
     if turn.to == turn.collection:

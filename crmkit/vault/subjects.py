@@ -83,7 +83,7 @@ class SubjectKeys(Guarded):
 
     Attributes:
         get: Returns one generation of a subject's data key, by subject and generation; `Damaged` where there is no
-            such key, or it does not open, `Erased` where the subject was erased.
+            such key, or it does not open, `Erased` where the subject was erased, or a newer key took its place.
     """
 
     def __init__(self, path: Path, keyring: KeyringFile, erasures: Erasures) -> None:
@@ -121,6 +121,11 @@ class SubjectKeys(Guarded):
             return self._newest[id]
         except KeyError:
             raise self._erased(subject) or NotFound(f"there is no data key for {subject}") from None
+
+    def is_old(self, subject: str, generation: int) -> bool:
+        """Return whether a subject has this generation of its data key, and a newer one."""
+        id = id_bytes(subject)
+        return (id, generation) in self._wrapped and generation < self._newest[id]
 
     @property
     def subjects(self) -> list[str]:
@@ -262,7 +267,7 @@ class SubjectKeys(Guarded):
         try:
             return self._opened(id, generation)
         except Damaged as problem:
-            raise self._erased(subject) or problem from None
+            raise self._erased(subject) or self._dropped(id, generation) or problem from None
 
     def _opened(self, id: bytes, generation: int) -> AESGCM:
         wrapped = self._wrapped.get((id, generation))
@@ -279,6 +284,12 @@ class SubjectKeys(Guarded):
         if at is None or id_bytes(subject) in self._newest:
             return None
         return Erased(f"{subject} was erased on {at[:10]}; nothing can be kept under it any more")
+
+    def _dropped(self, id: bytes, generation: int) -> Erased | None:
+        """Return the error for a key that is gone because a newer one took its place."""
+        if (id, generation) in self._wrapped or generation >= self._newest.get(id, FIRST_GENERATION):
+            return None
+        return Erased(f"data key {generation} of {id_text(id)} was destroyed when a newer one took its place")
 
     def _wrap_key_of(self, wrapped: bytes) -> AESGCM:
         if wrapped[:2] != _FORMAT_AND_ALGORITHM:
