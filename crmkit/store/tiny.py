@@ -17,7 +17,7 @@ from threading import get_ident
 from typing import Any
 
 from crmkit import durable
-from crmkit.errors import CrmError, Damaged, Refused, StoreBusy, Unsupported
+from crmkit.errors import CrmError, Damaged, Locked, Refused, StoreBusy, Unsupported
 from crmkit.query import Condition, Find, Page
 from crmkit.records import now
 from crmkit.store import compaction, log, rewriting
@@ -25,7 +25,7 @@ from crmkit.store.base import Change, Codec, Doc, Logged, Requirement, Step, Sto
 from crmkit.store.checks import Outcome
 from crmkit.store.contents import nothing_is_garbage
 from crmkit.store.files import FIRST, Files
-from crmkit.store.frames import FORMAT, encode, verify_finished
+from crmkit.store.frames import FORMAT, Operation, encode, verify_finished
 from crmkit.store.journal import Journal, Place
 from crmkit.store.lock import WorkspaceLock
 from crmkit.store.migration import format_of, migrate, needs_migration
@@ -186,12 +186,19 @@ class TinyStore(Store):
             outcome.check_unique()
             made = [["m", {"at": self._instant(), **meta}], *operations(outcome.turns, self._codec)] if writes else []
             with self._replica.memory:
-                if made:
-                    self._replica.take_in(self._replica.journal.append(made))
-                    self._has_written = True
-                seq = self._replica.journal.seq
+                seq = self._written(made) if made else self._replica.journal.seq
         self._compact_quietly()
         return seq
+
+    def _written(self, made: list[Operation]) -> int:
+        """Write the operations of a commit and return its number; the caller holds the lock and the memory."""
+        frame = self._replica.journal.append(made)
+        self._has_written = True
+        try:
+            self._replica.take_in(frame)
+        except Locked:  # by another thread, just now; what is saved is saved, and the next use is told
+            self._replica.forget()
+        return frame.seq
 
     def seq(self) -> int:
         """Return the sequence number of the newest commit."""
@@ -394,6 +401,8 @@ class TinyStore(Store):
         try:
             if compaction.is_due(self._files, self._replica.generation, self._replica.journal.place.position):
                 self.compact()
+        except Locked:
+            pass  # there will be another time
         except (CrmError, OSError) as error:
             self.compaction_problem = str(error)
 

@@ -1,4 +1,4 @@
-"""A codec for tests: it seals names, in a way that shows under which generation of keys, and can be locked."""
+"""Codecs for tests, which show what was sealed when."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEALED = re.compile(rb"(k\d+)<")  # finds the generation of every sealed name on
 
 
 class Generations(PlainCodec):
-    """Seals the field ``name``: ``"Ada"`` is ``"k1<adA"`` on disk under the first generation of keys.
+    """Seals the field ``name``: ``"Ada"`` is ``"k1<adA"`` on disk under the first generation of keys. Can be locked.
 
     Attributes:
         generation: The one that seals now.
@@ -43,3 +43,18 @@ class Generations(PlainCodec):
     def reseal(self, collection: str, doc: Doc) -> Doc:
         """Return the name, sealed by the generation of today."""
         return self.seal(collection, doc, ["name"])
+
+
+class Anew(PlainCodec):
+    """Seals nothing, but has something to write where a document is sealed anew.
+
+    Args:
+        name: The field that stands for those that are sealed.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def reseal(self, collection: str, doc: Doc) -> Doc:
+        """Return the field as it is."""
+        return {self._name: doc[self._name]} if self._name in doc else {}

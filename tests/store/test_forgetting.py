@@ -16,7 +16,8 @@ import pytest
 
 from crmkit.errors import Conflict, CrmError, Invalid, Locked
 from crmkit.query import F, Find, parse_order
-from crmkit.store import ANY, NEW, Delete, Put, TinyStore
+from crmkit.store import ANY, NEW, Delete, Put, TinyStore, compaction
+from crmkit.store.journal import Journal
 from crmkit.store.replica import Replica
 from tests.store.sealing import Generations
 
@@ -192,6 +193,30 @@ def test_what_others_commit_meanwhile_is_taken_in_whole(open_sealed: Any, codec:
     codec.opens = None
     assert shown(other) == shown(store) != before
     assert [change.id for change in other.changes(5)] == ["c0", "c2"]
+
+
+def test_what_is_saved_is_acknowledged_though_the_keys_are_locked_just_then(
+    open_sealed: Any, codec: Generations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_sealed()
+    fill(store)
+    append = Journal.append
+
+    def then_locked(self: Journal, operations: Any) -> Any:
+        codec.opens = 0
+        return append(self, operations)
+
+    with monkeypatch.context() as locked:
+        locked.setattr(Journal, "append", then_locked)
+        locked.setattr(compaction, "SMALLEST", 0)
+        put = [Put("customers", {"id": id, "name": id}, NEW) for id in ("x", "y")]
+        assert store.commit(put, {}) == 6
+    with pytest.raises(Locked):
+        store.get("customers", "x")
+    codec.opens = None
+    assert store.get("customers", "y")["name"] == "y"
+    assert shown(store) == shown(open_sealed())
+    assert not store.compaction_problem
 
 
 def test_a_store_that_is_closed_while_locked(open_sealed: Any, codec: Generations) -> None:

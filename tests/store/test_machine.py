@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from crmkit.errors import Conflict, Invalid, NotFound
-from crmkit.store import ANY, NEW, Delete, Doc, Logged, Move, PlainCodec, Put, Reseal, TinyStore, Write
+from crmkit.store import ANY, NEW, Delete, Doc, Logged, Move, Put, Reseal, TinyStore, Write
 from crmkit.store.checks import Outcome
+from tests.store.sealing import Anew
 
 COLLECTIONS = st.sampled_from(["customers", "customers.removed", "purchases"])
 IDS = st.sampled_from("abcd")
@@ -31,14 +32,6 @@ def intentions(draw: Any) -> tuple[Any, ...]:
 
 
 State = dict[tuple[str, str], Doc]
-
-
-class Anew(PlainCodec):
-    """Seals nothing, but has something to write where a document is sealed anew."""
-
-    def reseal(self, collection: str, doc: Doc) -> Doc:  # the signature of a codec
-        """Return the field that stands for those that are sealed."""
-        return {name: doc[name] for name in ("n",) if name in doc}
 
 
 def write_of(state: State, kind: str, collection: str, to: str, id: str, values: Doc, aim: str) -> Write:
@@ -115,7 +108,7 @@ class Machine(RuleBasedStateMachine):
     def open(self, which: int) -> TinyStore:
         """Open one of the stores; the second one keeps the documents packed."""
         names = ("customers", "customers.removed", "purchases")
-        store = TinyStore(self.folder, Anew(), lazy=frozenset(names if which else ()))
+        store = TinyStore(self.folder, Anew("n"), lazy=frozenset(names if which else ()))
         for name in names:
             store.register(name, lazy=bool(which))
         return store

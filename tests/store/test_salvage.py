@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from crmkit.errors import CrmError, Damaged, NotFound
-from crmkit.store import ANY, NEW, Delete, Move, PlainCodec, Put, TinyStore
+from crmkit.store import ANY, NEW, Delete, Move, PlainCodec, Put, Reseal, TinyStore
 from crmkit.store import salvage as module
 from crmkit.store.compaction import Compaction
 from crmkit.store.frames import decode
 from crmkit.store.salvage import PARTS, UNSURE, Salvaged, salvage
+from tests.store.sealing import Anew
 
 SEED = 20261122
 State = dict[tuple[str, str], dict[str, Any]]
@@ -28,7 +29,7 @@ def _doc(number: int, **fields: Any) -> dict[str, Any]:
 
 def _busy(folder: Path) -> None:
     """Fill a store over three generations with all kinds of commits."""
-    store = TinyStore(folder, PlainCodec())
+    store = TinyStore(folder, Anew("name"))
     for generation in range(3):
         first = 100 * generation
         store.commit([Put("customers", _doc(first + n), NEW) for n in range(20)], {"cause": "import"})
@@ -36,6 +37,8 @@ def _busy(folder: Path) -> None:
             store.commit([Put("customers", _doc(first + n), NEW)], {})
         for n in range(0, 30, 3):
             store.commit([Put("customers", _doc(first + n, city="Paris", rev=1), ANY)], {})
+        for n in range(0, 30, 5):
+            store.commit([Reseal("customers", f"c{first + n:03}")], {})
         for n in range(0, 30, 6):
             store.commit([Put("customers", _doc(first + n, city="Rome", tags=["a"]), ANY)], {})
         store.commit([Move("customers", "customers.removed", _doc(first + 7), ANY)], {})
