@@ -54,17 +54,19 @@ class Audit:
 
     Args:
         vault: Returns the open vault.
+        hides: Returns whether the actor does not see the record with an id; what was done to it is left out then.
     """
 
-    def __init__(self, vault: Callable[[], Vault]) -> None:
+    def __init__(self, vault: Callable[[], Vault], hides: Callable[[str], bool]) -> None:
         self._vault = vault
+        self._hides = hides
 
     def __repr__(self) -> str:
         return "<audit log>"
 
     def __iter__(self) -> Iterator[AuditEntry]:
         vault = self._vault()
-        return (self._entry(vault, line) for line in vault.audit.newest())
+        return (self._entry(vault, line) for line in vault.audit.newest() if not self._hides(line["record"]))
 
     def entries(
         self,
@@ -99,7 +101,7 @@ class Audit:
         for line in vault.audit.newest():
             if len(found) == limit or (since is not None and _at(line) < since):
                 break
-            if all(line[name] == value for name, value in asked.items()):
+            if all(line[name] == value for name, value in asked.items()) and not self._hides(line["record"]):
                 found.append(self._entry(vault, line))
         return found
 

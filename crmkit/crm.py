@@ -23,7 +23,7 @@ from crmkit.handle import Handle, screens
 from crmkit.history import Batch, Comparison, Developments, HistoryEntry, Past
 from crmkit.privacy.suppression import address as meant
 from crmkit.query import Condition, Page, shown
-from crmkit.records import Customer, Record, check_record, id_of
+from crmkit.records import Customer, Record, check_record, id_of, now
 from crmkit.registry import asking_plugin
 from crmkit.store.base import Change
 from crmkit.timeline import newest_first, told_by
@@ -167,7 +167,7 @@ class CRM(Handle):
     def audit(self) -> Audit:
         """The audit log: who did what to sealed fields, and why."""
         self._locking.use()
-        return Audit(lambda: self._vault)
+        return Audit(lambda: self._vault, self._visible.hides_any)
 
     # ------------------------------------------------------------------ erasing people
 
@@ -477,7 +477,11 @@ class CRM(Handle):
         from crmkit.safekeeping.backup import back_up
 
         with self._locking.busy():
-            return back_up(self.workspace, self._store, self._vault, Path(path), progress)
+            made = back_up(self.workspace, self._store, self._vault, Path(path), progress)
+            with self._store.lock():  # so that `security` knows when the last one was made
+                id = self._vault.workspace_id
+                self._vault.audit.append(actor=self.actor, action="backup", entity="workspace", record=id, subject=id)
+        return made
 
     def export_all(
         self, folder: str | os.PathLike[str], *, reveal: str | None = None, progress: Progress | None = None
@@ -530,9 +534,12 @@ class CRM(Handle):
     @property
     def security(self) -> Security:
         """What is protected here and what is not; moves card numbers out of notes."""
-        from crmkit.security import Security
+        from crmkit.security import Security, report
 
-        return Security({each.info.type: each for each in self._by_plural().values()})
+        collections = self._by_plural()
+        counted = [(each.info, self._store.count(plural)) for plural, each in collections.items()]
+        by_type = {each.info.type: each for each in collections.values()}
+        return Security(by_type, lambda: report(self.workspace, self._vault, counted, self.plugins, now()))
 
     def examine(self) -> Health:
         """Check everything that is stored: what there is, what is wrong, and what to do about it."""
