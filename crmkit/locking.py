@@ -61,10 +61,10 @@ class Locking:
         self.unlock()
 
     def lock(self, why: str = LOCKED) -> None:
-        """Drop the keys now; locked on purpose, only `unlock` opens again."""
+        """Drop the keys now; what is locked on purpose, only `unlock` opens again."""
         with self._mutex:
             self._disarm()
-            was, self._why = self._why, why
+            was, self._why = self._why, LOCKED if self._why == LOCKED else why
             try:
                 if not was:
                     self._drop()

@@ -249,7 +249,9 @@ def shown(value: object, show: Callable[[], Any] | None) -> Any:
         screen = show() if show else None
     except (ImportError, Locked):  # the screens were left out of this installation; or the text says that it is locked
         screen = None
-    return text if screen is None else {**screen._repr_mimebundle_(), **text}
+    bundle = {} if screen is None else screen._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle  # some widgets have metadata to go with it
+    return {**data, **text}
 
 
 def split_path(path: str) -> list[str]:

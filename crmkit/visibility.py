@@ -99,12 +99,14 @@ class Visible(Store):
 
     def count_hidden(self, collection: str) -> int:
         """Return how many documents may not be seen."""
+        self._use()
         with self._store.reading():
             hidden = self._hides(collection)
             return 0 if hidden is None else self._store.count(collection, hidden[0])
 
     def whole(self, collection: str, id: str) -> Mapping[str, Any] | None:
         """Return one document, whoever may see it: only for what the actor is just writing."""
+        self._use()
         return self._store.get(collection, id)
 
     # ------------------------------------------------------------------ reading

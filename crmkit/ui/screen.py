@@ -10,8 +10,10 @@ import ipywidgets
 
 from crmkit.ui import live
 from crmkit.ui.widgets.base import View, close_tree, later
+from crmkit.ui.widgets.head import Head
 
 PATIENCE = 5.0  # seconds until a browser that shows nothing is worth a word
+HOW_TO_UNLOCK = "The keys are gone from memory. crm.unlock() in a cell opens them again; what you saved is safe."
 MISSING = "The screen did not load. Install anywidget where JupyterLab runs, then load this page again."
 
 
@@ -23,7 +25,8 @@ class Screen(ipywidgets.VBox):
         self._name = name
         self.add_class("crm-app")
         self.crm = crm
-        self.watcher = crm.watch(lambda _: self.refresh())
+        self.watcher = crm.watch(lambda _: self.refresh(), locked=self.cover)
+        self._covered: Any = None  # the views, while the workspace is locked
         self._patience = later(PATIENCE, self._say_missing)
         self._notice: Any = None
         live.register(self)
@@ -33,10 +36,23 @@ class Screen(ipywidgets.VBox):
         for child in self.children:
             refresh_tree(child)
 
+    def cover(self, locked: bool) -> None:
+        """Show one line instead of the views while the workspace is locked, and what is stored now afterwards."""
+        if locked and self._covered is None:
+            self._covered, self._line = self.children, Head({"title": "Locked", "text": HOW_TO_UNLOCK})
+            self.set_trait("children", (self._line,))
+        elif not locked and self._covered is not None:
+            self.set_trait("children", self._covered)
+            self._covered = None
+            close_tree(self._line)
+            self.refresh()
+
     def close(self) -> None:
         """Stop watching and close every view."""
         if self.comm is None:
             return
+        for child in self._covered or ():
+            close_tree(child)
         self.watcher.stop()
         if self._patience is not None:
             self._patience.cancel()

@@ -73,9 +73,12 @@ class OpenedSecret(View):
 
     def close(self) -> None:
         """Drop the value and close the view."""
+        if self.comm is None:
+            return
         if self._clock is not None:
             self._clock.cancel()
         self._secret.cover()
+        self.layout.close()
         super().close()
 
     def _hello(self, _message: Mapping[str, Any]) -> None:
