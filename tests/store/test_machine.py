@@ -223,8 +223,8 @@ def test_a_store_is_what_dicts_say(scale: Any, record_property: Any) -> None:
 def test_control_a_store_that_does_not_look_at_revisions(monkeypatch: pytest.MonkeyPatch) -> None:
     put = Outcome._put
 
-    def careless(self: Outcome, collection: str, to: str, doc: Doc, expect: int) -> Any:
-        return put(self, collection, to, doc, ANY if expect > NEW else expect)
+    def careless(self: Outcome, write: Put | Move, to: str, doc: Doc, expect: int) -> Any:
+        return put(self, write, to, doc, ANY if expect > NEW else expect)
 
     monkeypatch.setattr(Outcome, "_put", careless)
     with pytest.raises(BaseException, match=r"DID NOT RAISE|assert"):

@@ -295,6 +295,32 @@ def test_whoever_is_reading_goes_on_with_what_there_was(open_tiny: Any) -> None:
     assert [(step.action, step.id) for step in read] == [(step.action, step.id) for step in before]
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: store.count("customers"),
+        lambda store: store.commit([Delete("customers", "2-2", ANY)], {}),
+        lambda store: store.compact(),
+        lambda store: store.register("customers", lazy=True),
+        lambda store: list(store.commits()),
+        lambda store: store.verify() == [] or pytest.fail("problems"),
+        lambda store: store.forget(),
+    ],
+)
+def test_whoever_was_a_generation_behind_finds_the_next_one(open_tiny: Any, use: Any) -> None:
+    store, sleeper = open_tiny(), open_tiny()
+    with_a_past(store)
+    sleeper.register("customers")
+    sleeper.seq()
+    store.commit([Put("customers", {"id": "new"}, NEW)], {})
+    store.rewrite_history(redacted)
+    assert store.generation == sleeper.generation + 1
+    use(sleeper)
+    assert sleeper.get("customers", "new") == {"id": "new", "rev": 1}
+    assert past(sleeper) == past(store)
+    assert sleeper.verify() == store.verify() == []
+
+
 def test_control_whoever_is_reading_a_log_that_is_written_in_place(
     open_tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
