@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from crmkit.fields import mask
@@ -42,6 +42,8 @@ ISSUED = re.compile(
 )
 DIGITS = re.compile(r"\d\d")
 IBAN_START = re.compile(r"(?<![^\W_])[A-Z]{2}\d\d(?=[ \u00a0\u202f-]?[A-Z0-9])", re.ASCII | re.IGNORECASE)
+BASE_36 = str.maketrans({letter: str(number) for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 10)})
+IBAN_PART = re.compile(r"(\d+)!([nac])")
 DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)  # the sum of the digits of twice a digit
 
 
@@ -88,6 +90,12 @@ def is_card_number(digits: str) -> bool:
     return bool(ISSUED.fullmatch(digits)) and _fits_luhn(digits) and not (len(digits) == SHORTEST and _is_ean(digits))
 
 
+def is_iban(number: str) -> bool:
+    """Return whether a number without separators, in capitals, is an IBAN of its country (ISO 13616)."""
+    form = _iban_form(number[:2])
+    return bool(form and form.fullmatch(number)) and int((number[4:] + number[:4]).translate(BASE_36)) % 97 == 1
+
+
 def _cards(text: str) -> Iterator[Found]:
     behind = 0
     for candidate in CARD.finditer(text):
@@ -123,16 +131,10 @@ def _ibans(text: str) -> Iterator[Found]:
         if start < behind or not length:
             continue
         number = _iban_of(length).match(text, start)
-        if number and _is_iban(compact := _compact(number.group())):
+        if number and is_iban(compact := _compact(number.group())):
             end = number.end()
             yield Found("iban", start, end, mask("iban", compact))
             behind = end
-
-
-def _is_iban(number: str) -> bool:
-    from stdnum import iban
-
-    return bool(iban.is_valid(number, check_country=False))
 
 
 @cache
@@ -143,7 +145,19 @@ def _iban_of(length: int) -> re.Pattern[str]:
 @cache
 def _iban_length(country: str) -> int:
     """Return how many signs an IBAN of a country has; 0 where a country has none."""
+    return 4 + sum(int(count) for count, _ in parts) if (parts := _iban_parts(country)) else 0
+
+
+@lru_cache(maxsize=1_000)  # of what is typed for a country
+def _iban_form(country: str) -> re.Pattern[str] | None:
+    """Return what the IBANs of a country look like; None where it has none."""
+    signs = {"n": "[0-9]", "a": "[A-Z]", "c": "[A-Z0-9]"}
+    bban = "".join(f"{signs[sign]}{{{count}}}" for count, sign in _iban_parts(country))
+    return re.compile(f"[A-Z]{{2}}[0-9]{{2}}{bban}") if bban else None
+
+
+def _iban_parts(country: str) -> list[tuple[str, str]]:
+    """Return how many signs of which kind follow each other behind the check digits; nothing where there are none."""
     from stdnum import numdb
 
-    known = numdb.get("iban").info(country)[0][1]
-    return sum(int(count) for count in re.findall(r"(\d+)!", known["bban"])) + 4 if "bban" in known else 0
+    return [part for _, known in numdb.get("iban").info(country) for part in IBAN_PART.findall(known.get("bban", ""))]

@@ -26,10 +26,13 @@ INNOCENT = {"cid": "number", "pin": "postcode", "pincode": "postcode"}  # what e
 MANY_DIGITS = re.compile(r"\d(?:[ \u00a0\u202f-]?\d){12}")
 TRACK_1 = re.compile(r"%?B(\d{13,19})\^[^\^\r\n]{0,40}\^\d{4}")
 TRACK_2 = re.compile(r"(?<!\d)(\d{13,19})[=D]\d{7}", re.ASCII)
-CODE = re.compile(
+CODE_WORD = (
     r"(?<![A-Za-z])(?:cvv2?|cvc2?|cvn2?|cav2?|cid|csc|pin|card security code|security code|verification code"
     r"|pr(?:ü|ue)fziffer|pr(?:ü|ue)fnummer|cryptogramme|c[oó]digo de seguridad)"
-    r"(?:[ :=#.-]|code|number|no|is|ist|est|es){0,6}\d{3,4}(?!\d)",
+)
+MENTIONED = re.compile(CODE_WORD, re.IGNORECASE)
+CODE = re.compile(
+    rf"{CODE_WORD}(?:[ :=#.-]|code|number|no|is|ist|est|es){{0,6}}\d{{3,4}}(?!\d)",
     re.IGNORECASE,
 )
 NEAR = 100  # signs between a card number and a code that belongs to it, at most
@@ -67,5 +70,7 @@ def _is_forbidden(text: str) -> bool:
     for pattern in (TRACK_1, TRACK_2):
         if any(is_card_number(track[1]) for track in pattern.finditer(text)):
             return True
+    if not MENTIONED.search(text):  # most numbers stand alone
+        return False
     cards = (found for found in find_payment_data(text) if found.kind == "card")
     return any(CODE.search(text, max(0, card.start - NEAR), card.end + NEAR) for card in cards)

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, GetCoreSchemaHandler, PlainSerializer, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
+from crmkit.detector import is_iban
 from crmkit.fields import Kind
 
 # Names that people and older systems use and CLDR does not, and what ISO 3166 calls the place.
@@ -136,27 +137,10 @@ def _country(value: Any, _: ValidationInfo) -> str:
 def _iban(value: Any, _: ValidationInfo) -> str:
     from stdnum import iban
 
-    compact = iban.compact(_text(value, "an IBAN"))
-    form = _iban_form(compact[:2])
-    if form and form.fullmatch(compact) and int((compact[4:] + compact[:4]).translate(_IBAN_DIGITS)) % 97 == 1:
-        return compact
-    raise ValueError("is not an IBAN; its check digits, length or country do not fit")
-
-
-_IBAN_DIGITS = {ord(letter): str(number) for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 10)}
-
-
-@cache
-def _iban_form(country: str) -> re.Pattern[str] | None:
-    """Return what the IBANs of a country look like (ISO 13616); None where it has none."""
-    from stdnum import numdb
-
-    ((_, known),) = numdb.get("iban").info(country)[:1] or [("", {})]
-    if not known:
-        return None
-    letters = {"n": "[0-9]", "a": "[A-Z]", "c": "[A-Za-z0-9]"}
-    bban = re.sub(r"([0-9]+)!([nac])", lambda part: f"{letters[part[2]]}{{{part[1]}}}", known["bban"])
-    return re.compile(f"[A-Z]{{2}}[0-9]{{2}}{bban}")
+    compact = str(iban.compact(_text(value, "an IBAN")))
+    if not is_iban(compact):
+        raise ValueError("is not an IBAN; its check digits, length or country do not fit")
+    return compact
 
 
 def _card(value: Any, _: ValidationInfo) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from pydantic import Field
 
 import crmkit
 from crmkit import CRM, Conflict, Customer, F, Invalid, NotFound, Record, hookimpl
+from crmkit.drafts import Drafter
+from crmkit.records import new_id
 
 IBAN = "GB33BUKB20201555555555"
 
@@ -372,3 +376,28 @@ def test_two_workspaces_do_not_share_records_or_plugins(crm: CRM, tmp_path: Path
     with crmkit.create(tmp_path / "other") as other:
         other.customers.add(name="Bob")
         assert (len(crm.customers), len(other.customers)) == (0, 1)
+
+
+def test_what_was_validated_is_not_checked_again_unless_it_could_have_changed(crm: CRM) -> None:
+    class Note(Record, type="note", plural="notes"):
+        words: list[str] = Field(default_factory=list)
+
+    class Notes:
+        @hookimpl
+        def crm_record_types(self) -> list[type[Record]]:
+            return [Note]
+
+    crm.register(Notes())
+    checked = crm.customers.validate(name="Ada", email="ada@example.org")
+    with mock.patch.object(Drafter, "validate", side_effect=AssertionError):  # would be called for any other record
+        crm.customers.add_many([checked])
+        with pytest.raises(AssertionError):
+            crm.customers.add_many([Customer(name="Bob")])
+    with pytest.raises(Invalid, match="email"):
+        crm.customers.add_many([checked.model_copy(update={"id": new_id(), "email": "no mail"})])
+    note = crm["note"].validate(words=["fine"])
+    note.words.append("not \0 fine")
+    with pytest.raises(Invalid, match="words"):
+        crm["note"].add_many([note])
+    with pytest.raises(Invalid, match="must be a customer"):
+        crm.customers.add_many([None])
