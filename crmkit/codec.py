@@ -101,7 +101,7 @@ class RecordCodec:
             elif value is not None and not _looks_sealed(value):
                 raise Refused(f"{known.type} {record}: {name} is sensitive and not sealed; nothing was written")
         if names is None or any(name in names for name, klass in sealed if klass == "sensitive"):
-            self._tag(out, doc, fresh)
+            self._tag(collection, out, doc, fresh)
         return out
 
     def reseal(self, collection: str, doc: Doc) -> Doc:
@@ -113,6 +113,28 @@ class RecordCodec:
             if klass == "sensitive" and name in present
         }
         return self.seal(collection, {**doc, **sensitive}, present) if present else {}
+
+    # ------------------------------------------------------------------ what a rotation asks for
+
+    @property
+    def collections(self) -> Collection[str]:
+        """The collections whose types are known."""
+        return self._known.keys()
+
+    def subject_field(self, collection: str) -> str | None:
+        """Return the field that names the subject; None where a document is its own."""
+        return self._known[collection].subject
+
+    def envelopes(self, collection: str, fields: Mapping[str, Any]) -> dict[str, str]:
+        """Return the sealed ones among fields that are sealed on disk."""
+        return {name: fields[name] for name, _ in self._sealed[collection] if _looks_sealed(fields.get(name))}
+
+    def resealed(self, collection: str, name: str, record: str, subject: str, sealed: str) -> str:
+        """Return an envelope sealed anew, under the newest key of its subject."""
+        known = self._known[collection].type
+        return self._vault.seal(known, name, record, subject, self._vault.open(known, name, record, subject, sealed))
+
+    # ------------------------------------------------------------------ what the store asks for when it reads
 
     def open(self, collection: str, fields: Doc, doc: Doc) -> Doc:
         """Return fields of a document as they are kept in memory."""
@@ -188,9 +210,13 @@ class RecordCodec:
         named = [doc.get(name) or () for name in self._known[collection].subjects]
         return {id for ids in named for id in ([ids] if isinstance(ids, str) else ids)}
 
-    def _tag(self, out: Doc, doc: Doc, fresh: Mapping[str, str]) -> None:
+    def _tag(self, collection: str, out: Doc, doc: Doc, fresh: Mapping[str, str]) -> None:
         """Put the tags of the whole document among the fields: those that it has, and fresh ones."""
         tags = {**{name: tag for name, tag in doc.get(TAGS, {}).items() if name in doc}, **fresh}
+        for name, tag in tags.items():
+            if not self._vault.is_current_tag(tag):  # an undo puts back what may be older than the key
+                value = str(self.opened(collection, doc, name))
+                tags[name] = self._vault.blind_tag(self._known[collection].type, name, value)
         out.pop(TAGS, None)
         if tags:
             out[TAGS] = tags

@@ -119,6 +119,7 @@ class Drafter:
             record = self._validated({name: value for name, value in raw.items() if name not in problems}, context)
         except Invalid as error:
             problems = error.problems | problems
+        problems = problems or self._suppressed(self.info, lambda: self._codec.document(record))
         if problems:
             raise Invalid(problems, self.info.type)
         if record.visible_to and not record.owner:  # what is not for everybody is somebody's

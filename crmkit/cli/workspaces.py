@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -26,17 +27,31 @@ def init(
     time_zone: Annotated[str, typer.Option(help="IANA name of the zone in which days begin.")] = "UTC",
     seal: Annotated[
         Literal["personal", "sensitive"],
-        typer.Option(help="What is encrypted: names and addresses too, or numbers only."),
+        typer.Option(help="What is encrypted: names too, or numbers only."),
     ] = "personal",
 ) -> None:
     """Make a workspace."""
     import crmkit
 
+    _make_identity()
     country = country.upper() if country else None  # codes, typed as people do
     with crmkit.create(
         folder, currency=currency.upper(), country=country, name=name, time_zone=time_zone, seal=seal
     ) as crm:
         say(f"made {crm.profile.name} in {crm.workspace.folder}; open it with: crmkit lab -w {folder}")
+
+
+def _make_identity() -> None:
+    """Ask on a terminal for the passphrase of the first identity; elsewhere it is made without one."""
+    from crmkit.cli.access import WITHOUT, new_passphrase
+    from crmkit.vault.identity import ensure_identity, has_identity, identity_place
+
+    if has_identity() or not sys.stdin.isatty():
+        return
+    say(f"your identity will be {identity_place()}; {WITHOUT}")
+    if (passphrase := new_passphrase()) is None:
+        say("no passphrase; crmkit identity protect sets one later")
+    ensure_identity(passphrase)
 
 
 def lab(

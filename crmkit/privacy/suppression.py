@@ -35,6 +35,7 @@ class Suppression:
 
     def problems(self, known: RecordInfo, doc: Callable[[], Mapping[str, Any]]) -> dict[str, str]:
         """Return what is wrong, by field, with a document that holds a suppressed address."""
+        self._vault.erasures.refresh()  # another process may have erased somebody just now
         if not self._vault.erasures.has_suppressed():
             return {}
         return {name: PROBLEM for name, address in addresses(known, doc()) if self.is_suppressed(address)}
