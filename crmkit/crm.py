@@ -17,6 +17,7 @@ from crmkit.codec import REMOVED
 from crmkit.collection import Collection
 from crmkit.commits import Commit, outside
 from crmkit.contributions import Analysis, Decision, Entry, Result, View
+from crmkit.durable import explained
 from crmkit.errors import Conflict, CrmError, Erased, Invalid, NotFound
 from crmkit.fields import Secret
 from crmkit.handle import Handle, screens
@@ -30,6 +31,8 @@ from crmkit.timeline import newest_first, told_by
 from crmkit.watch import EVERY, Cursor, Watch, changes
 
 if TYPE_CHECKING:
+    from crmkit.keys import Keys, Members, Secrets
+    from crmkit.keys.deeds import Deeds
     from crmkit.privacy import Certificate, ErasurePlan
     from crmkit.safekeeping.backup import Backup, Progress
     from crmkit.safekeeping.doctor import Health
@@ -224,6 +227,36 @@ class CRM(Handle):
             raise Invalid({"reason": "say why; it is kept in the audit log"})
         self._guard("erase")
         self._eraser.allow_again(meant(address, self._context({}, {})), reason)
+
+    # ------------------------------------------------------------------ keys
+
+    @property
+    def keys(self) -> Keys:
+        """The keys of the workspace: what there are, rotation, the recovery key."""
+        from crmkit.keys import Keys
+
+        return Keys(self._deeds)
+
+    @property
+    def members(self) -> Members:
+        """Whose identity opens the workspace: iterable, ``.add(name, public_key)``, ``.remove(name)``."""
+        from crmkit.keys import Members
+
+        return Members(self._deeds)
+
+    @property
+    def secrets(self) -> Secrets:
+        """Passwords and tokens of plugins, sealed: ``crm.secrets["mail"]["password"].value``."""
+        from crmkit.keys import Secrets
+
+        return Secrets(self._deeds)
+
+    @property
+    def _deeds(self) -> Deeds:
+        from crmkit.keys.deeds import Deeds
+
+        self._locking.use()
+        return Deeds(self.workspace, self._store, self._codec, self._vault, lambda: self.actor, self._guard)
 
     # ------------------------------------------------------------------ questions to plugins
 
@@ -477,11 +510,22 @@ class CRM(Handle):
         from crmkit.safekeeping.backup import back_up
 
         with self._locking.busy():
-            made = back_up(self.workspace, self._store, self._vault, Path(path), progress)
-            with self._store.lock():  # so that `security` knows when the last one was made
-                id = self._vault.workspace_id
-                self._vault.audit.append(actor=self.actor, action="backup", entity="workspace", record=id, subject=id)
-        return made
+            self._note("backup")  # first, so that the backup holds the line too, and what is restored is not behind it
+            try:
+                return back_up(self.workspace, self._store, self._vault, Path(path), progress)
+            except BaseException:
+                with contextlib.suppress(CrmError):
+                    self._note("backup_failed")
+                raise
+
+    def _note(self, action: str) -> None:
+        """Write into the audit log what is done with the workspace."""
+        id = self._vault.workspace_id
+        try:
+            with self._store.lock():
+                self._vault.audit.append(actor=self.actor, action=action, entity="workspace", record=id, subject=id)
+        except OSError as error:
+            raise explained(error, self.workspace.keys) from error
 
     def export_all(
         self, folder: str | os.PathLike[str], *, reveal: str | None = None, progress: Progress | None = None

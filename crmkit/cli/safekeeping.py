@@ -34,6 +34,9 @@ def doctor(
     accept_restored: Annotated[
         bool, typer.Option("--accept-restored", help="Accept that somebody restored a backup: an older audit log.")
     ] = False,
+    security: Annotated[
+        bool, typer.Option("--security", help="Say what is sealed, who can open it, and what is overdue.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check everything that is stored; say what is wrong, and what to do.
@@ -42,6 +45,9 @@ def doctor(
     """
     from crmkit.identities import ask_shipped_plugins
 
+    if security:
+        _security(workspace, as_json)
+        return
     ask_shipped_plugins()
     place = _place(workspace)
     if salvage:
@@ -57,6 +63,18 @@ def doctor(
         _tell(health)
     if health.problems:
         raise typer.Exit(1)
+
+
+def _security(workspace: Path | None, as_json: bool) -> None:
+    with open_crm(workspace) as crm:
+        report = crm.security.report()
+        stray = sum(1 for _ in crm.security.payment_data())
+    if as_json:
+        say_json({**report.to_dict(), "payment_data": stray})
+        return
+    say(str(report))
+    if stray:
+        say(f"mind: {stray:,} card numbers or IBANs stand in texts: crm.security.payment_data() says where")
 
 
 def _place(workspace: Path | None) -> Place:

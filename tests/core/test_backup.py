@@ -180,7 +180,7 @@ def test_a_restore_of_an_older_state_locks_nobody_out(crm: CRM, ada: str, saved:
     with crmkit.restore(saved.data, tmp_path / "again") as again:
         again.reveal(again.customers[ada], "iban", reason="in the copy")
         entries = list(again._vault.audit.entries())
-        assert [entry["action"] for entry in entries] == ["restore", "reveal"]
+        assert [entry["action"] for entry in entries] == ["backup", "restore", "reveal"]
         assert again.verify() == []
     for _ in range(2):
         crm.reveal(crm.customers[ada], "iban", reason="in the original")
@@ -227,8 +227,8 @@ def test_another_user_accepts_what_was_restored(
         with pytest.raises(Damaged, match="crmkit doctor --accept-restored"):
             bobs.reveal(bobs.customers[ada], "iban", reason="test")
         accepted = accept_restored(bobs.workspace, "bob")
-        assert accepted == "accepted as it is; the audit log ends at line 1, 2 were seen"
-        assert [entry["action"] for entry in bobs._vault.audit.entries()] == ["restore", "accept"]
+        assert accepted == "accepted as it is; the audit log ends at line 2, 3 were seen"
+        assert [entry["action"] for entry in bobs._vault.audit.entries()] == ["backup", "restore", "accept"]
         assert accept_restored(bobs.workspace, "bob") == ""  # there is nothing more to accept
         assert bobs.reveal(bobs.customers[ada], "iban", reason="test").value == IBAN
     with crmkit.open(crm.workspace.folder) as bobs:

@@ -1,8 +1,8 @@
-"""What is protected in one workspace and what is not: `crm.security`."""
+"""``crm.security``: the report, and card numbers that stand in texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from crmkit.errors import Refused
 from crmkit.payment import TEXTS, WORDS, moves, place_of
 from crmkit.records import Record, check_record
 from crmkit.schema import info
+from crmkit.security.report import Report
 
 if TYPE_CHECKING:
     from crmkit.collection import Collection
@@ -39,10 +40,20 @@ class Security:
 
     Args:
         collections: Every collection, by the name of its record type.
+        report: Makes the report.
     """
 
-    def __init__(self, collections: Mapping[str, Collection[Any]]) -> None:
+    def __init__(self, collections: Mapping[str, Collection[Any]], report: Callable[[], Report]) -> None:
         self._collections = collections
+        self._report = report
+
+    def report(self) -> Report:
+        """Return what is plain, sealed and sensitive here, who can open it, and what is overdue; print it.
+
+        Raises:
+            Damaged: The audit log is not sound.
+        """
+        return self._report()
 
     def payment_data(self) -> Iterator[PaymentText]:
         """Yield every card number and IBAN that stands in a text of a stored record instead of a sealed field."""

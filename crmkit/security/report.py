@@ -1,0 +1,273 @@
+"""What is plain, sealed and sensitive in one workspace, who can open it, and what is overdue."""
+
+from __future__ import annotations
+
+import math
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from crmkit.errors import Locked
+from crmkit.registry import PluginState
+from crmkit.schema import RecordInfo
+from crmkit.vault import Vault
+from crmkit.vault.blind_index import planned_bits
+from crmkit.vault.identity import find_identity
+from crmkit.workspace import Workspace
+
+DRILL_AFTER = timedelta(days=180)
+WRAP_AFTER = timedelta(days=365)
+BACKUP_AFTER = timedelta(days=7)
+FEW = 64  # records below which the length of tags is no matter: a search that opens all of them is quick
+OTHERS = stat.S_IRWXO  # what the mode of a file allows to everybody
+
+READABLE = (
+    "ids, names of record types and fields, revisions, the times and numbers of commits, who made them",
+    "which records changed together, and which refer to which",
+    "how long sealed values are, to the next 16 to 256 bytes; which of them are empty",
+    "ids of keys, and how many members there are",
+    "the values of plain fields (listed above)",
+)
+
+
+@dataclass(frozen=True)
+class FieldState:
+    """How one field is kept.
+
+    Attributes:
+        type: The record type.
+        field: Its name.
+        klass: plain, personal or sensitive.
+        sealed: Whether what is written now is sealed.
+        index: Whether tags for exact search are kept beside it.
+    """
+
+    type: str
+    field: str
+    klass: str
+    sealed: bool
+    index: bool
+
+
+@dataclass(frozen=True)
+class Index:
+    """The tags for exact search of one field.
+
+    Attributes:
+        type: The record type.
+        field: The field.
+        records: How many records there are.
+        bits: How long the tags are that are made now.
+        candidates: How many records share a tag by chance; below 2, a tag tells who is who.
+    """
+
+    type: str
+    field: str
+    records: int
+    bits: int
+    candidates: float
+
+
+@dataclass(frozen=True)
+class PluginAccess:
+    """A plugin that runs in this process, and may read whatever its user can read.
+
+    Attributes:
+        name: Its name.
+        source: Where it comes from.
+        reveals: How many sensitive values it was shown, by the audit log.
+    """
+
+    name: str
+    source: str
+    reveals: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The protection of one workspace; print it.
+
+    Attributes:
+        workspace: Its folder.
+        seal: The lowest class of fields that is sealed.
+        may_be_plain: Whether older files may hold personal values unsealed.
+        fields: Every field of every loaded type.
+        readable: What anybody can read who has the folder and no key.
+        folder: How many files of each part, and their bytes.
+        members: Who can open it: name and kind.
+        plugins: The plugins that run.
+        indexes: The tags for exact search; equal values have equal tags.
+        overdue: What should be done, one line each.
+    """
+
+    workspace: str
+    seal: str
+    may_be_plain: bool
+    fields: tuple[FieldState, ...]
+    readable: tuple[str, ...]
+    folder: Mapping[str, tuple[int, int]]
+    members: tuple[tuple[str, str], ...]
+    plugins: tuple[PluginAccess, ...]
+    indexes: tuple[Index, ...]
+    overdue: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    __repr__ = __str__
+
+    def _lines(self) -> Iterator[str]:
+        yield f"security of {self.workspace}; sealed from class {self.seal} on"
+        if self.may_be_plain:
+            yield "mind: older files may hold personal values unsealed; crmkit keys rotate --scope data seals them anew"
+        for klass, sealed in (("sensitive", True), ("personal", True), ("personal", False), ("plain", False)):
+            for type in dict.fromkeys(each.type for each in self.fields):
+                mine = [each for each in self.fields if (each.type, each.klass, each.sealed) == (type, klass, sealed)]
+                names = ", ".join(f"{each.field} (searchable)" if each.index else each.field for each in mine)
+                if names:
+                    yield f"{klass}, {'sealed' if sealed else 'not sealed'}: {type}: {names}"
+        yield from (f"readable without a key: {line}" for line in self.readable)
+        for part, (files, size) in self.folder.items():
+            yield f"in the folder: {part}: {files:,} files, {size:,} bytes"
+        yield from (f"can open it: {name} ({kind})" for name, kind in self.members)
+        for plugin in self.plugins:
+            shown = f"; was shown {plugin.reveals:,} sensitive values" if plugin.reveals else ""
+            yield f"may read what you can read: plugin {plugin.name} ({plugin.source}){shown}"
+        for index in self.indexes:
+            yield (
+                f"exact search: {index.type}.{index.field}: tags of {index.bits} bits among {index.records:,} records, "
+                f"about {index.candidates:.1f} to a tag; equal values have equal tags, and a member can test guesses"
+                " against the tags of old backups"
+            )
+        yield from (f"overdue: {line}" for line in self.overdue)
+        if not self.overdue:
+            yield "nothing is overdue"
+
+
+def report(
+    workspace: Workspace,
+    vault: Vault,
+    known: Iterable[tuple[RecordInfo, int]],
+    plugins: Iterable[PluginState],
+    now: datetime,
+) -> Report:
+    """Return what is protected in an open workspace.
+
+    Args:
+        workspace: Where it is.
+        vault: Its vault.
+        known: Every record type, and how many records it has.
+        plugins: Every plugin.
+        now: The present, UTC.
+    """
+    known = list(known)
+    indexes = tuple(_indexes(vault, known))
+    shown: Counter[str] = Counter(
+        line["plugin"] for line in vault.audit.newest() if line["plugin"] and line["action"] == "reveal"
+    )
+    return Report(
+        workspace=str(workspace.folder),
+        seal=vault.seal_level,
+        may_be_plain=vault.may_be_plain,
+        fields=tuple(_fields(vault, known)),
+        readable=(*READABLE, *(f"how many there are: {info.counted(count)}" for info, count in known)),
+        folder={part.name: _content(part) for part in _parts(workspace)},
+        members=tuple((member.name, member.kind) for member in vault.members()),
+        plugins=tuple(
+            PluginAccess(plugin.name, plugin.source, shown[plugin.name])
+            for plugin in plugins
+            if plugin.state == "active"
+        ),
+        indexes=indexes,
+        overdue=tuple(overdue(workspace, vault, indexes, now)),
+    )
+
+
+def overdue(workspace: Workspace, vault: Vault, indexes: Iterable[Index], now: datetime) -> Iterator[str]:
+    """Yield what should be done, each with the command that does it."""
+    yield from _rehearsals(vault, now)
+    (wrap,) = (key for key in vault.keys if key.purpose == "wrap" and key.status == "primary")
+    age = now - datetime.fromisoformat(wrap.created)
+    if age > WRAP_AFTER:
+        yield f"the key that wraps all data keys is {age.days:,} days old: crmkit keys rotate"
+    if vault.unfinished:
+        yield "a rotation of the keys was cut short: crmkit keys rotate completes it"
+    for index in indexes:
+        if index.records >= FEW and not 2 <= index.candidates <= math.sqrt(index.records):
+            yield (
+                f"{index.type}.{index.field}: tags of {index.bits} bits do not fit {index.records:,} records, "
+                f"{planned_bits(index.records)} would: crmkit keys rotate --scope index"
+            )
+    yield from _open_doors(workspace)
+
+
+def _rehearsals(vault: Vault, now: datetime) -> Iterator[str]:
+    """Yield whether the last backup and the last recovery drill, which the audit log knows, were too long ago."""
+    last: dict[str, datetime] = {}
+    failed = 0  # a backup is noted as it begins
+    for line in vault.audit.newest():
+        if line["action"] == "backup_failed":
+            failed += 1
+        elif line["action"] == "backup" and failed:
+            failed -= 1
+        else:
+            last.setdefault(line["action"], datetime.fromisoformat(line["ts"]))
+    for action, what, limit, command in (
+        ("recovery_drill", "the recovery key was never tried", DRILL_AFTER, "crmkit keys recovery --drill"),
+        ("backup", "there is no backup", BACKUP_AFTER, "crmkit backup FOLDER"),
+    ):
+        if action not in last:
+            yield f"{what}: {command}"
+        elif now - last[action] > limit:
+            yield f"the last {action.replace('_', ' ')} was {(now - last[action]).days:,} days ago: {command}"
+
+
+def _open_doors(workspace: Workspace) -> Iterator[str]:
+    """Yield what others on this computer could read."""
+    try:
+        identity = find_identity()
+    except Locked:
+        identity = None  # whoever has the workspace open did without it
+    if identity is not None and not identity.is_protected:
+        yield f"your identity {identity.place} has no passphrase: crmkit identity protect"
+    paths = [workspace.folder, workspace.data, workspace.keys, *sorted(workspace.keys.glob("*"))]
+    for path in [*paths, *([identity.path] if identity is not None and identity.path else [])]:
+        if path.exists() and _mode(path) & OTHERS:
+            yield f"everybody on this computer can get at {path}: chmod o-rwx {path}"
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def _fields(vault: Vault, known: Iterable[tuple[RecordInfo, int]]) -> Iterator[FieldState]:
+    for info, _ in known:
+        for spec in info.fields.values():
+            sealed = spec.klass == "sensitive" or (spec.klass == "personal" and vault.seal_level == "personal")
+            yield FieldState(info.type, spec.name, spec.klass, sealed, spec.searchable)
+
+
+def _indexes(vault: Vault, known: Iterable[tuple[RecordInfo, int]]) -> Iterator[Index]:
+    (bits,) = (key.bits for key in vault.keys if key.purpose == "bidx" and key.status == "primary")
+    for info, count in known:
+        for spec in info.fields.values():
+            if spec.searchable:
+                yield Index(info.type, spec.name, count, bits, count / 2**bits)
+
+
+def _parts(workspace: Workspace) -> tuple[Path, ...]:
+    return workspace.data, workspace.keys, workspace.plugins, workspace.files, workspace.notebooks
+
+
+def _content(folder: Path) -> tuple[int, int]:
+    """Return how many files a folder has, and their bytes."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return len(sizes), sum(sizes)

@@ -1,0 +1,158 @@
+"""The security report of a workspace: what is sealed, who can open it, and that what is overdue comes and goes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from crmkit import CRM, Damaged, hookimpl
+from crmkit.security.report import Index, overdue
+from crmkit.vault.blind_index import planned_bits
+
+NOW = datetime.now(UTC)
+
+
+def lines(crm: CRM, after: timedelta = timedelta(0), indexes: Iterable[Index] = ()) -> str:
+    """What is overdue after some time."""
+    return "\n".join(overdue(crm.workspace, crm._vault, indexes, datetime.now(UTC) + after))
+
+
+def note(crm: CRM, action: str) -> None:
+    """Write a line into the audit log."""
+    id = crm._vault.workspace_id
+    with crm._store.lock():
+        crm._vault.audit.append(actor="ada", action=action, entity="workspace", record=id, subject=id)
+
+
+def test_fields_are_told_by_class(crm: CRM) -> None:
+    told = {(each.type, each.field): each for each in crm.security.report().fields}
+    assert [told["customer", name].klass for name in ("iban", "notes", "stage")] == ["sensitive", "personal", "plain"]
+    assert [told["customer", name].sealed for name in ("iban", "notes", "stage")] == [True, True, False]
+    assert [told["customer", name].index for name in ("iban", "card")] == [True, False]
+    assert {type for type, _ in told} == {collection.info.type for collection in crm._by_plural().values()}
+
+
+def test_under_another_seal_level_personal_fields_are_told_to_be_open(crm: CRM) -> None:
+    with crm._store.lock():
+        crm._vault.set_seal_level("sensitive")
+    report = crm.security.report()
+    assert {each.sealed for each in report.fields if each.klass == "personal"} == {False}
+    assert {each.sealed for each in report.fields if each.klass == "sensitive"} == {True}
+    assert report.may_be_plain
+    assert "personal, not sealed: customer: name" in str(report)
+
+
+def test_members_plugins_and_what_plugins_were_shown(crm: CRM) -> None:
+    class Nosy:
+        @hookimpl
+        def crm_timeline(self, crm: CRM, customer: object) -> list[object]:
+            crm.reveal(crm.customers.find().records[0], "iban", reason="because")
+            return []
+
+    crm.customers.add(name="Ada", iban="DE89370400440532013000")
+    crm.register(Nosy(), "nosy")
+    crm.timeline(crm.customers.find().records[0])
+    report = crm.security.report()
+    assert [kind for _, kind in report.members] == ["member"]
+    assert {plugin.name: plugin.reveals for plugin in report.plugins}["nosy"] == 1
+    assert "may read what you can read: plugin nosy (session); was shown 1 sensitive values" in str(report)
+
+
+def test_indexes_are_told_with_what_they_leak(crm: CRM) -> None:
+    crm.customers.add(name="Ada")
+    index = next(each for each in crm.security.report().indexes if each.field == "iban")
+    assert (index.records, index.bits, index.candidates) == (1, 12, 1 / 4096)
+    assert "equal values have equal tags" in str(crm.security.report())
+
+
+def test_it_holds_no_value_and_is_plain_data(crm: CRM) -> None:
+    crm.customers.add(name="Adamantia", notes="Adamantia likes tea", iban="DE89370400440532013000")
+    report = crm.security.report()
+    text = f"{report} {report!r} {json.dumps(report.to_dict())}"
+    assert "readable without a key: how many there are: 1 customer" in str(report)
+    assert not any(word in text for word in ("Adamantia", "tea", "3704"))
+
+
+def test_overdue_backup(crm: CRM, tmp_path: Path) -> None:
+    assert "there is no backup: crmkit backup FOLDER" in lines(crm)
+    crm.backup(tmp_path / "backups")
+    assert "crmkit backup" not in lines(crm)
+    assert "the last backup was 8 days ago" in lines(crm, timedelta(days=8))
+
+
+def test_a_backup_that_failed_is_none(crm: CRM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise Damaged("broken")
+
+    monkeypatch.setattr("crmkit.safekeeping.backup.back_up", fail)
+    with pytest.raises(Damaged, match="broken"):
+        crm.backup(tmp_path / "backups")
+    assert "there is no backup" in lines(crm)
+
+
+def test_overdue_recovery_drill(crm: CRM) -> None:
+    assert "the recovery key was never tried" in lines(crm)
+    note(crm, "recovery_drill")
+    assert "crmkit keys recovery" not in lines(crm)
+    assert "the last recovery drill was 181 days ago" in lines(crm, timedelta(days=181))
+
+
+def test_old_wrap_key(crm: CRM) -> None:
+    assert "wraps all data keys" not in lines(crm)
+    assert "is 366 days old: crmkit keys rotate" in lines(crm, timedelta(days=366))
+
+
+def test_unfinished_rotation(crm: CRM) -> None:
+    crm.customers.add(name="Ada")
+    vault = crm._vault
+    with crm._store.lock():
+        vault._keyring.replace(vault._keyring.current.with_new("wrap"))
+    assert "cut short" in lines(crm)
+    with crm._store.lock():
+        vault.finish()
+    assert "cut short" not in lines(crm)
+
+
+def test_identity_without_a_passphrase(crm: CRM, own_identity: Path) -> None:
+    assert "has no passphrase" in lines(crm)
+    identity = own_identity / "identity.txt"
+    identity.write_bytes(b"age-encryption.org/v1\n-> scrypt ")  # only how it begins is looked at
+    assert "has no passphrase" not in lines(crm)
+
+
+@pytest.mark.parametrize("name", ["", "keys", "data", "keys/keyring.age"])
+def test_open_doors(crm: CRM, name: str) -> None:
+    path = crm.workspace.folder / name
+    assert "everybody on this computer" not in lines(crm)
+    mode = path.stat().st_mode & 0o7777
+    path.chmod(mode | 0o004)
+    assert f"everybody on this computer can get at {path}:" in lines(crm)
+    path.chmod(mode)
+    assert "everybody on this computer" not in lines(crm)
+
+
+def test_tags_that_do_not_fit(crm: CRM) -> None:
+    def told(records: int, bits: int) -> str:
+        return lines(crm, indexes=[Index("customer", "iban", records, bits, records / 2**bits)])
+
+    assert "crmkit keys rotate --scope index" in told(1_000, 12)  # each tag stands for one record, or none
+    assert "crmkit keys rotate --scope index" in told(1_000_000, 6)  # a search opens thousands
+    assert "scope index" not in told(10, 12)
+    assert "scope index" not in told(1_000, planned_bits(1_000))
+
+
+def test_doctor_prints_it(crm: CRM) -> None:
+    crm.customers.add(name="Ada", notes="card 4111 1111 1111 1111")
+    command = [sys.executable, "-m", "crmkit", "doctor", "--security", "-w", str(crm.workspace.folder)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "sensitive, sealed: customer: iban (searchable), card, tax_id (searchable)" in told
+    assert "1 card numbers or IBANs stand in texts" in told
+    assert "4111 1111" not in told
+    told = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True, timeout=60).stdout
+    assert json.loads(told)["seal"] == "personal"
