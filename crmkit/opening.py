@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from crmkit.crm import CRM
 from crmkit.errors import CrmError, Invalid
 from crmkit.identities import ask_shipped_plugins
-from crmkit.profile import Profile, problems, write_profile
+from crmkit.profile import Profile, problems, read_profile, write_profile
 from crmkit.records import new_id
 from crmkit.safekeeping.backup import Progress, restore_backup
 from crmkit.store.tiny import TinyStore
@@ -113,8 +113,15 @@ def restore(
 
 
 def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
-    """Trust the code in a workspace's plugins folder, as it is now, for this user; returns the names of its files."""
+    """Trust the code in a workspace's plugins folder, as it is now, for this user; returns the names of its files.
+
+    Raises:
+        Refused: The workspace has roles, and none of this user's may change settings.
+    """
     workspace = locate(folder)
+    if read_profile(workspace.profile).roles:
+        with CRM(workspace) as crm:
+            crm._guard("settings")
     code = fingerprints(workspace.sources())
     ask_shipped_plugins()
     vault = Vault.unlock(workspace.keys)
