@@ -169,9 +169,8 @@ class RecordCodec:
 
     def _personal(self, sealed: Sequence[tuple[str, str]], fields: Doc) -> dict[str, str]:
         """Return the personal fields to open: all of them, unless the workspace keeps, or kept, some in the clear."""
-        personal = {
-            name: fields[name] for name, klass in sealed if klass == "personal" and fields.get(name) is not None
-        }
+        names = [name for name, klass in sealed if klass == "personal"]
+        personal = {name: fields[name] for name in names if fields.get(name, ERASED) not in (None, ERASED)}
         if not self._vault.may_be_plain:
             return personal
         return {name: value for name, value in personal.items() if _looks_sealed(value)}
