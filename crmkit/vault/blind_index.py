@@ -53,6 +53,10 @@ class BlindIndex(Guarded):
         """Return the tags to look for, one under every key that may have made one."""
         return [self._tag(key, entity, field, normalised) for key in self._keyring.readable("bidx")]
 
+    def is_current(self, tag: str) -> bool:
+        """Return whether a tag was made by the key that makes them now."""
+        return tag.startswith(f"b1.{self._keyring.primary('bidx').id:08x}.")
+
     def forget(self) -> None:
         """Drop the derived keys."""
         self._derived.clear()

@@ -117,11 +117,11 @@ def load_identity() -> Identity:
     """
     found = find_identity()
     if not found.is_protected:
-        return _parse(found.content, found.place)
+        return parse_identity(found.content, f"your identity {found.place}")
     opened = unlocking.kept(found.content)
     if opened is None:
         raise Locked(f"your identity {found.place} is protected with a passphrase; open it with: crmkit unlock")
-    return _parse(opened.encode(), found.place)
+    return parse_identity(opened.encode(), f"your identity {found.place}")
 
 
 def identity_place() -> str:
@@ -162,7 +162,7 @@ def unlock_identity(found: Found, passphrase: str, lasts: timedelta = unlocking.
         Locked: The passphrase is another one, or the file holds no identity.
         Invalid: It would be kept open for too long.
     """
-    opened = _parse(open_protected(found.content, passphrase, found.place), found.place)
+    opened = parse_identity(open_protected(found.content, passphrase, found.place), f"your identity {found.place}")
     return unlocking.keep(found.content, str(opened), lasts)
 
 
@@ -188,7 +188,7 @@ def change_passphrase(old: str | None, new: str | None) -> Path:
     content = found.content
     if found.is_protected:
         content = open_protected(content, old or "", found.place)
-    _parse(content, found.place)
+    parse_identity(content, f"your identity {found.place}")
     path = found.path.resolve()  # a link stays one
     _save(path, content, new)
     unlocking.forget()
@@ -227,14 +227,19 @@ def _save(path: Path, content: bytes, passphrase: str | None) -> bytes:
     return content
 
 
-def _parse(content: bytes, place: str) -> Identity:
+def parse_identity(content: bytes, what: str) -> Identity:
+    """Return the identity in a file that is not protected; `what` names the file in the error.
+
+    Raises:
+        Locked: There is none in it.
+    """
     for line in content.decode("utf-8", errors="replace").splitlines():
         if line.strip().startswith(_IDENTITY_PREFIX):
             try:
                 return Identity.from_str(line.strip())
             except pyrage.IdentityError:
                 break
-    raise Locked(f"your identity {place} holds no age secret key")
+    raise Locked(f"{what} holds no age secret key")
 
 
 def user_name() -> str:

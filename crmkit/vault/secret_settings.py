@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +44,21 @@ class SecretSettings(Guarded):
         Raises:
             Invalid: The name or the value is blank, or no text.
         """
-        for what, given in (("plugin", plugin), ("name", name), ("value", value)):
-            if not isinstance(given, str) or not given.strip():
-                raise Invalid({what: "must be text, and not blank"}, "secret setting")
+        self.check(plugin, name, value)
         self._vault.ensure_subjects({self._id})
         sealed = self._vault.seal(_entity(plugin), name, self._id, self._id, value)
         content = self._read()
         self._write({**content, plugin: {**content.get(plugin, {}), name: sealed}})
+
+    def check(self, plugin: str, name: str, value: str) -> None:
+        """Check what would be kept.
+
+        Raises:
+            Invalid: A name or the value is blank, or no text.
+        """
+        for what, given in (("plugin", plugin), ("name", name), ("value", value)):
+            if not isinstance(given, str) or not given.strip():
+                raise Invalid({what: "must be text, and not blank"}, "secret setting")
 
     def names(self, plugin: str) -> tuple[str, ...]:
         """Return the names of a plugin's secrets."""
@@ -71,13 +78,16 @@ class SecretSettings(Guarded):
             {**{each: kept for each, kept in content.items() if each != plugin}, **({plugin: left} if left else {})}
         )
 
-    def reseal(self, is_old: Callable[[str], bool]) -> int:
+    def reseal(self) -> int:
         """Seal anew what is sealed under an old data key; return how many there were."""
         content = self._read()
-        old = [(plugin, name) for plugin, kept in content.items() for name in kept if is_old(kept[name])]
+        old = [(plugin, name) for plugin in content for name, sealed in content[plugin].items() if self._is_old(sealed)]
         for plugin, name in old:
             self.set(plugin, name, self.get(plugin, name))
         return len(old)
+
+    def _is_old(self, sealed: str) -> bool:
+        return self._vault.is_old(self._id, sealed)
 
     @property
     def _id(self) -> str:

@@ -122,6 +122,10 @@ class SubjectKeys(Guarded):
         except KeyError:
             raise self._erased(subject) or NotFound(f"there is no data key for {subject}") from None
 
+    def generations(self) -> list[tuple[str, int]]:
+        """Return every subject with each generation of its data key."""
+        return [(id_text(id), generation) for id, generation in self._wrapped]
+
     def is_old(self, subject: str, generation: int) -> bool:
         """Return whether a subject has this generation of its data key, and a newer one."""
         id = id_bytes(subject)

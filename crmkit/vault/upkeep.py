@@ -8,13 +8,14 @@ dies in between leaves `unfinished`, and `finish`, or whatever is done next, com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 import pyrage
 from pyrage.x25519 import Recipient
 
 from crmkit.errors import Invalid, Locked
+from crmkit.vault import envelope
 from crmkit.vault.erasures import Erasures
 from crmkit.vault.guarded import Guarded
 from crmkit.vault.keyring import MEMBER_KINDS, SEALS, Key, Member
@@ -105,6 +106,20 @@ class Upkeep(Guarded):
         self._check_open()
         return self._subjects.newest_generation(subject)
 
+    def generations(self) -> Iterator[tuple[str, int]]:
+        """Yield every subject with each generation of its data key."""
+        self._check_open()
+        yield from self._subjects.generations()
+
+    def is_old(self, subject: str, sealed: str) -> bool:
+        """Return whether a newer data key of its subject should seal this; not where the key of it is gone.
+
+        Raises:
+            Damaged: It is no envelope.
+        """
+        self._check_open()
+        return self._subjects.is_old(subject, envelope.generation_of(envelope.from_text(sealed)))
+
     # ------------------------------------------------------------------ data keys
 
     def ensure_subjects(self, subjects: Collection[str]) -> None:
@@ -161,7 +176,7 @@ class Upkeep(Guarded):
             Invalid: The name is blank or taken, or the public key is none, or is a member's already.
         """
         self.refresh()
-        self._keyring.replace(self._keyring.current.with_member(self._new_member(name, public_key, kind)))
+        self._keyring.replace(self._keyring.current.with_member(self.new_member(name, public_key, kind)))
 
     def remove_member(self, name: str) -> None:
         """Shut a member out, and put new keys in the place of those that the member knows.
@@ -172,19 +187,26 @@ class Upkeep(Guarded):
             Invalid: Nobody is called so, or nobody else could open the keyring then.
         """
         self.refresh()
-        is_unfinished = self.unfinished
+        self.check_leaving(name)
         self.finish()
-        if name not in {member.name for member in self.members()}:
-            if is_unfinished:
-                return
-            known = ", ".join(member.name for member in self.members())
-            raise Invalid({"name": f"nobody is called so; the members are {known}"})
-        if ("recovery", name) in {(member.kind, member.name) for member in self.members()}:
+        if name in {member.name for member in self.members()}:
+            keyring = self._keyring.current.without_member(name)
+            self._keyring.replace(keyring.with_new("wrap", "bidx", "audit"))
+            self.finish()
+
+    def check_leaving(self, name: str) -> None:
+        """Check that a member can be removed.
+
+        Raises:
+            Invalid: Nobody is called so, or nobody else could open the keyring then.
+        """
+        kinds = {member.name: member.kind for member in self.members()}
+        if name not in kinds and not self.unfinished:  # else it may be the one whose removal was cut short
+            raise Invalid({"name": f"nobody is called so; the members are {', '.join(kinds)}"})
+        if kinds.pop(name, "") == "recovery":
             raise Invalid({"name": "is the recovery key, which a new one replaces: crmkit keys recovery"})
-        if not [member for member in self.members() if member.kind == "member" and member.name != name]:
+        if "member" not in kinds.values():
             raise Invalid({"name": "is the last member; add another one first"})
-        self._keyring.replace(self._keyring.current.without_member(name).with_new("wrap", "bidx", "audit"))
-        self.finish()
 
     def replace_recovery_key(self, name: str, public_key: str) -> None:
         """Make a public key the one recovery key; the former one opens nothing from now on.
@@ -194,31 +216,27 @@ class Upkeep(Guarded):
         """
         self.refresh()
         self.finish()
-        keyring, old = self._keyring.current, [each for each in self.members() if each.kind == "recovery"]
-        for each in old:
-            keyring = keyring.without_member(each.name)
-        if old:
-            keyring = keyring.with_new("wrap", "bidx", "audit")
-        taken = [each for each in self.members() if each.kind != "recovery"]
-        self._keyring.replace(keyring.with_member(self._new_member(name, public_key, "recovery", taken)))
+        new, keyring = self.new_recovery_key(name, public_key), self._keyring.current
+        for each in [member for member in self.members() if member.kind == "recovery"]:
+            keyring = keyring.without_member(each.name).with_new("wrap", "bidx", "audit")
+        self._keyring.replace(keyring.with_member(new))
         self.finish()
 
-    def _new_member(self, name: str, public_key: str, kind: str, taken: Collection[Member] | None = None) -> Member:
-        problems = {}
-        others = self.members() if taken is None else taken
-        if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            problems["name"] = "must be text, and not blank"
-        elif name in {member.name for member in others}:
-            problems["name"] = "somebody is called so already"
-        if kind not in MEMBER_KINDS:
-            problems["kind"] = f"must be one of {', '.join(MEMBER_KINDS)}"
-        if not _is_recipient(public_key):  # not repeated: it may be a secret key, given by mistake
-            problems["public_key"] = "must be a whole age public key, which begins with age1"
-        elif public_key in {member.public_key for member in others}:
-            problems["public_key"] = "is a member's already"
-        if problems:
-            raise Invalid(problems, "member")
-        return Member(name, public_key, kind, datetime.now(UTC).isoformat(timespec="seconds"))
+    def new_recovery_key(self, name: str, public_key: str) -> Member:
+        """Return the entry of a recovery key that replaces the former one.
+
+        Raises:
+            Invalid: The name or the public key is a member's already, or no public key.
+        """
+        return _checked(name, public_key, "recovery", [each for each in self.members() if each.kind != "recovery"])
+
+    def new_member(self, name: str, public_key: str, kind: str = "member") -> Member:
+        """Return the entry of somebody who is no member yet.
+
+        Raises:
+            Invalid: The name is blank or taken, or the public key is none, or is a member's already.
+        """
+        return _checked(name, public_key, kind, self.members())
 
     # ------------------------------------------------------------------ rotation
 
@@ -268,6 +286,24 @@ class Upkeep(Guarded):
         self.refresh()
         if level != self.seal_level:
             self._keyring.replace(self._keyring.current.with_seal(level))
+
+
+def _checked(name: str, public_key: str, kind: str, others: Collection[Member]) -> Member:
+    """Return the entry of a new member beside others."""
+    problems = {}
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        problems["name"] = "must be text, and not blank"
+    elif name in {member.name for member in others}:
+        problems["name"] = "somebody is called so already"
+    if kind not in MEMBER_KINDS:
+        problems["kind"] = f"must be one of {', '.join(MEMBER_KINDS)}"
+    if not _is_recipient(public_key):  # not repeated: it may be a secret key, given by mistake
+        problems["public_key"] = "must be a whole age public key, which begins with age1"
+    elif public_key in {member.public_key for member in others}:
+        problems["public_key"] = "is a member's already"
+    if problems:
+        raise Invalid(problems, "member")
+    return Member(name, public_key, kind, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _is_recipient(public_key: object) -> bool:

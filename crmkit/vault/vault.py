@@ -193,6 +193,11 @@ class Vault(Upkeep):
         self._check_open()
         return self._index.tag(entity, field, normalised)
 
+    def is_current_tag(self, tag: str) -> bool:
+        """Return whether a tag was made by the key that makes them now."""
+        self._check_open()
+        return self._index.is_current(tag)
+
     def blind_tags(self, entity: str, field: str, normalised: str) -> list[str]:
         """Return every tag that a record with this value may carry; open and compare what is found by them."""
         self._check_open()

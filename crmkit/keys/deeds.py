@@ -1,0 +1,63 @@
+"""What every change of keys has in common: who may make it, the lock, and the audit log, which has it first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from crmkit.codec import RecordCodec
+from crmkit.durable import explained
+from crmkit.store.tiny import TinyStore
+from crmkit.vault import Vault
+from crmkit.workspace import Workspace
+
+ACTION = "settings"  # what the roles of the profile call it
+
+
+@dataclass(frozen=True)
+class Deeds:
+    """What the keys of a workspace are changed with.
+
+    Attributes:
+        workspace: Where it is.
+        store: Its open store.
+        codec: Knows which fields are sealed.
+        vault: Its open vault.
+        actor: Returns who acts.
+        guard: Raises `Refused` where the actor may not do this.
+    """
+
+    workspace: Workspace
+    store: TinyStore
+    codec: RecordCodec
+    vault: Vault
+    actor: Callable[[], str]
+    guard: Callable[[str], None]
+
+    @contextmanager
+    def deed(self, action: str, reason: str, check: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """Hold the lock for a block that changes keys; the audit log has it on disk before the block begins.
+
+        Args:
+            action: What the log calls it.
+            reason: What is said about it; sealed in the log.
+            check: Refuses what cannot be done, before it is noted.
+        """
+        self.guard(ACTION)
+        try:
+            with self.store.lock():
+                self.vault.refresh()
+                check()
+                note(self.vault, self.actor(), action, reason)
+                yield
+        except OSError as error:
+            raise explained(error, self.workspace.keys) from error
+
+
+def note(vault: Vault, actor: str, action: str, reason: str) -> None:
+    """Write what happens to the keys into the audit log; the caller holds the lock."""
+    id = vault.workspace_id
+    vault.ensure_subjects({id})
+    sealed = vault.seal("audit", "reason", id, id, reason)
+    vault.audit.append(actor=actor, action=action, entity="workspace", record=id, subject=id, reason=sealed)
