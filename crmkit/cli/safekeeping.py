@@ -219,9 +219,11 @@ def export(
         return
     counts = ", ".join(_with_removed(name, count, made.removed.get(name, 0)) for name, count in made.records.items())
     say(f"written to {made.path}, as of commit {made.seq:,}: {counts}")
+    if made.left_out:
+        say(f"left out, because you may not see them: {made.left_out:,} records")
     if everything:
         empty = made.seq - made.commits
-        say(f"history: {made.commits:,} commits" + (f", and {empty:,} left out that changed nothing" if empty else ""))
+        say(f"history: {made.commits:,} commits" + (f", and {empty:,} left out that changed nothing for you" if empty else ""))
         say(f"files, notebooks and plugins: {made.files:,}; read again, and as many as are stored")
     say("sensitive fields are " + ("in the clear, but for card numbers" if made.revealed else "masked"))
 
