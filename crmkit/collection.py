@@ -17,7 +17,7 @@ from crmkit.merge import MERGED, Merger
 from crmkit.query import ALL, Condition, Find, In, Order, Page, check_limit, shown
 from crmkit.records import Record, id_of
 from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo, info
-from crmkit.store.contents import nothing_is_garbage
+from crmkit.store.documents import nothing_is_garbage
 
 if TYPE_CHECKING:
     from crmkit.codec import RecordCodec

@@ -18,8 +18,7 @@ from typing import Any
 
 from crmkit import durable
 from crmkit.store.base import Doc
-from crmkit.store.contents import nothing_is_garbage
-from crmkit.store.documents import patched
+from crmkit.store.documents import nothing_is_garbage, patched
 from crmkit.store.files import FIRST, Files
 from crmkit.store.frames import FORMAT, Frame, Operation, copied, read_finished
 

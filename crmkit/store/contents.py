@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -102,15 +100,3 @@ class Contents:
         self.collections[collection].move(id, target, partial(self._codec.seal, collection))
         target.patch(id, after, before)
         return [Change(seq, collection, id, "delete"), Change(seq, to, id, "put")]
-
-
-@contextmanager
-def nothing_is_garbage() -> Iterator[None]:
-    """Keep the collector from looking, again and again, through documents that have only just been read."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import orjson
@@ -29,6 +31,18 @@ def patched(doc: Doc, after: Doc, before: Iterable[str]) -> Doc:
     gone = set(before).difference(after)
     kept = {name: value for name, value in doc.items() if name not in gone} if gone else doc
     return {**kept, **after}
+
+
+@contextmanager
+def nothing_is_garbage() -> Iterator[None]:
+    """Keep the collector from looking, again and again, through documents that have only just been read."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class OpenDocs(dict[str, Doc]):
@@ -200,7 +214,8 @@ class Documents:
     def _index(self, name: tuple[str, ...], build: Callable[[], AnyIndex]) -> AnyIndex:
         index = self._indexes.get(name)
         if index is None:
-            index = self._indexes[name] = build()
+            with nothing_is_garbage():
+                index = self._indexes[name] = build()
         return index  # type: ignore[return-value]  # the first word of the name says which class it is
 
 

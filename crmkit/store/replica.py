@@ -11,7 +11,8 @@ from pathlib import Path
 from crmkit import durable
 from crmkit.errors import Damaged
 from crmkit.store.base import Change, Codec
-from crmkit.store.contents import Contents, nothing_is_garbage
+from crmkit.store.contents import Contents
+from crmkit.store.documents import nothing_is_garbage
 from crmkit.store.files import FIRST, Files, last_seq
 from crmkit.store.frames import Frame, first_frame, read_finished
 from crmkit.store.journal import Journal

@@ -23,7 +23,7 @@ from crmkit.records import now
 from crmkit.store import compaction, log, rewriting
 from crmkit.store.base import Change, Codec, Doc, Logged, Requirement, Step, Store, Write
 from crmkit.store.checks import Outcome
-from crmkit.store.contents import nothing_is_garbage
+from crmkit.store.documents import nothing_is_garbage
 from crmkit.store.files import FIRST, Files
 from crmkit.store.frames import FORMAT, Operation, encode, verify_finished
 from crmkit.store.journal import Journal, Place

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crmkit.errors import Invalid
 from crmkit.records import Record
-from crmkit.store.contents import nothing_is_garbage
+from crmkit.store.documents import nothing_is_garbage
 from crmkit.tables import Row, Table, read_frame, read_table
 from crmkit.transfer.drafts import FOLLOWS, BadRow, Columns, Draft, cell_value, drafts
 from crmkit.transfer.importplan import ImportPlan, Progress

@@ -36,6 +36,7 @@ def prefixed(data: bytes) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
+@lru_cache(maxsize=1_024)
 def name_bytes(name: str) -> bytes:
     """Return the name of an entity or a field, NFC and UTF-8, behind its length."""
     return prefixed(unicodedata.normalize("NFC", name).encode())
