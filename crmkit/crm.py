@@ -256,7 +256,8 @@ class CRM(Handle):
         from crmkit.keys.deeds import Deeds
 
         self._locking.use()
-        return Deeds(self.workspace, self._store, self._codec, self._vault, lambda: self.actor, self._guard)
+        parts = self.workspace, self._store, self._codec, self._vault
+        return Deeds(*parts, lambda: self.actor, self._guard, self._locking.busy)
 
     # ------------------------------------------------------------------ questions to plugins
 

@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 import crmkit
-from crmkit.cli import access, audit, data, demo, erase, history, imports, plugins, safekeeping, workspaces
+from crmkit.cli import (
+    access,
+    audit,
+    data,
+    demo,
+    erase,
+    history,
+    imports,
+    keys,
+    members,
+    plugins,
+    safekeeping,
+    workspaces,
+)
 from crmkit.cli.shared import say_no_more
 
 __all__ = ["app", "main"]
@@ -23,7 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # help without rich, which takes longer to import than the rest
     pretty_exceptions_enable=False,
 )
-for module in (workspaces, imports, data, history, safekeeping, access, erase, audit, plugins, demo):
+for module in (workspaces, imports, data, history, safekeeping, access, erase, audit, members, keys, plugins, demo):
     module.add_to(app)
 
 

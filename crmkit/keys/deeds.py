@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from crmkit.codec import RecordCodec
@@ -26,6 +26,7 @@ class Deeds:
         vault: Its open vault.
         actor: Returns who acts.
         guard: Raises `Refused` where the actor may not do this.
+        busy: Keeps the workspace from locking itself while something takes long.
     """
 
     workspace: Workspace
@@ -34,6 +35,7 @@ class Deeds:
     vault: Vault
     actor: Callable[[], str]
     guard: Callable[[str], None]
+    busy: Callable[[], AbstractContextManager[None]]
 
     @contextmanager
     def deed(self, action: str, reason: str, check: Callable[[], object] = lambda: None) -> Iterator[None]:

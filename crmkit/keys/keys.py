@@ -121,7 +121,8 @@ class Keys:
                 self._vault.rotate_wrap()
             return Rotated("wrap")
         rotation = Rotation(self._deeds, progress)
-        return rotation.data() if scope == "data" else rotation.index()
+        with self._deeds.busy():
+            return rotation.data() if scope == "data" else rotation.index()
 
     def plan_drop(self) -> DropPlan:
         """Return what `drop_old` would do; nothing is done yet."""
@@ -133,7 +134,7 @@ class Keys:
         backups = tuple(each["ts"] for each in entries if each["action"] == "backup" and each["ts"] < rotated)
         return DropPlan(len(old - keep), len(old & keep), backups)
 
-    def drop_old(self, *, progress: Progress | None = None) -> int:
+    def drop_old(self) -> int:
         """Destroy the data keys that a rotation left behind; older backups that need them go dark. Ask `plan_drop`.
 
         Returns:
@@ -142,8 +143,9 @@ class Keys:
         Raises:
             Refused: Something is sealed under old keys still: rotate the data first, with all plugins there.
         """
-        rotation = Rotation(self._deeds, progress)
-        if missing := rotation.not_done():
+        with self._deeds.busy():
+            missing = Rotation(self._deeds).not_done()
+        if missing:
             raise Refused(f"old keys are still needed: {missing}; rotate first: crmkit keys rotate --scope data")
         with self._deeds.deed("drop_old_keys", f"{len(self._old())} old"):
             needed, newest = self._needed(), self._vault.newest_generation
