@@ -99,10 +99,12 @@ class Audit:
         vault = self._vault()
         found: list[AuditEntry] = []
         for line in vault.audit.newest():
-            if len(found) == limit or (since is not None and _at(line) < since):
+            if since is not None and _at(line) < since:
                 break
             if all(line[name] == value for name, value in asked.items()) and not self._hides(line["record"]):
                 found.append(self._entry(vault, line))
+            if len(found) == limit:  # before another line is read: further back one may be damaged
+                break
         return found
 
     def verify(self) -> list[str]:

@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from crmkit.store.lock import WorkspaceLock
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault
 from crmkit.vault.sealed_files import open_stream
+from crmkit.vault.trust import Head
 from crmkit.workspace import Workspace
 
 FORMAT = 1
@@ -110,9 +111,11 @@ def back_up(
                 stored = [*_files_of(workspace.data), *torn]
                 records = [stack.enter_context(_Held(path, workspace.folder)) for path in stored]
                 secrets = [stack.enter_context(_Held(path, workspace.folder)) for path in vault.files]
+                head = vault.audit.head()
             others, left_out = _other_files(workspace)
             told = _told(progress, sum(part.size for part in records) + sum(map(_size, others)))
             about = {"format": FORMAT, "workspace": vault.workspace_id, "made": now.isoformat(timespec="seconds")}
+            about["audit"] = asdict(head)
             members = _members(about | {"what": "data", "seq": seq}, workspace, records, others)
             with _Sealed(vault, data) as data_file, _Sealed(vault, keys) as keys_file:
                 sha256 = data_file.write(told(members), "data")
@@ -321,6 +324,7 @@ def restore_backup(
         _check_store(new, about, data)
         tell(0.9)
         with closing(Vault.unlock(new.keys, accept=True)) as vault:
+            _check_audit_log(vault, (about, about_keys), keys)
             vault.begin_branch(actor, "restore", f"backup of {about['made']}, commit {about['seq']}")
             _erase_again(vault)
     return Restored(place, data)
@@ -375,6 +379,13 @@ def _check_store(workspace: Workspace, about: Mapping[str, Any], data: Path) -> 
         store.close()
     if problems:
         raise Damaged(f"{data}: was damaged when it was made: {problems[0]}")
+
+
+def _check_audit_log(vault: Vault, archives: Iterable[Mapping[str, Any]], keys: Path) -> None:
+    """Compare the audit log among the keys with what the backups say of it; the keys may be newer than the data."""
+    for about in archives:
+        if "audit" in about and not vault.audit.holds(Head(**about["audit"])):
+            raise Damaged(f"{keys}: its audit log is not the one that the backup of {about['made']} was made with")
 
 
 def _unpacked(path: Path, what: str, folder: Path) -> dict[str, Any]:

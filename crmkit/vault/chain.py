@@ -91,6 +91,27 @@ class Chain(Guarded):
             return [str(problem)]
         return []
 
+    def head(self) -> Head:
+        """Return the head of the log, which is sound up to there.
+
+        Raises:
+            Damaged: It is not.
+        """
+        return self._follow(self._head, self._end, self._lines(self._end))[0]
+
+    def holds(self, wanted: Head) -> bool:
+        """Return whether the log was once at this head.
+
+        Raises:
+            Damaged: The log is not sound in itself.
+        """
+        head = self._start
+        for line in self._lines(0):
+            if head.seq >= wanted.seq:
+                break
+            head = self._next(head, line)
+        return head == wanted
+
     def accept(self) -> Head:
         """Pin the head of a log that was put back on purpose as that of another branch.
 
