@@ -223,7 +223,8 @@ def export(
         say(f"left out, because you may not see them: {made.left_out:,} records")
     if everything:
         empty = made.seq - made.commits
-        say(f"history: {made.commits:,} commits" + (f", and {empty:,} left out that changed nothing for you" if empty else ""))
+        why = "changed nothing, or nothing that you may see" if made.left_out else "changed nothing"
+        say(f"history: {made.commits:,} commits" + (f", and {empty:,} left out that {why}" if empty else ""))
         say(f"files, notebooks and plugins: {made.files:,}; read again, and as many as are stored")
     say("sensitive fields are " + ("in the clear, but for card numbers" if made.revealed else "masked"))
 

@@ -8,7 +8,7 @@ from crmkit.records import Record
 from crmkit.schema import info
 from crmkit.ui.viewmodels.text import present, title
 
-CHIPS = ("kind", "stage", "roles", "tags")
+CHIPS = ("visible_to", "kind", "stage", "roles", "tags")
 FACTS = ("email", "phone", "city", "country", "owner")
 
 
