@@ -116,6 +116,11 @@ class Handle:
         self._codec.forget()
         self._vault.close()
 
+    @property
+    def id(self) -> str:
+        """The id of the workspace, a ULID."""
+        return self._store.workspace
+
     # ------------------------------------------------------------------ locking
 
     def lock(self) -> None:

@@ -6,11 +6,14 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from crmkit.cli.shared import Workspace, open_crm, say, screens
+
+if TYPE_CHECKING:
+    from crmkit import CRM
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +41,20 @@ def init(
     with crmkit.create(
         folder, currency=currency.upper(), country=country, name=name, time_zone=time_zone, seal=seal
     ) as crm:
+        recovery = _make_recovery_key(crm)
         say(f"made {crm.profile.name} in {crm.workspace.folder}; open it with: crmkit lab -w {folder}")
+        say(f"a recovery key is in {recovery}; keep it elsewhere: it opens the workspace when your identity is lost")
+
+
+def _make_recovery_key(crm: CRM) -> Path:
+    """Write the recovery key of a new workspace into the user's config folder."""
+    from crmkit.durable import make_folder
+    from crmkit.vault.identity import PRIVATE_FOLDER, config_folder
+
+    name = f"{crm.workspace.folder.name}-{crm.id[:8]}.txt"
+    path = config_folder() / "recovery" / name
+    make_folder(path.parent, PRIVATE_FOLDER)
+    return crm.keys.recovery(path)
 
 
 def _make_identity() -> None:

@@ -7,7 +7,9 @@ import getpass
 import json
 import os
 import pty
+import re
 import select
+import stat
 import subprocess
 import sys
 import termios
@@ -168,8 +170,16 @@ def test_without_a_terminal_nothing_is_asked(run: Any, workspace: Path, monkeypa
 
 
 def test_init_without_a_terminal_makes_an_unprotected_identity(run: Any, tmp_path: Path, own_identity: Path) -> None:
-    assert run("init", tmp_path / "new").code == 0
+    done = run("init", tmp_path / "new")
+    assert done.code == 0, done.err
     assert not find_identity().is_protected
+    (recovery,) = (own_identity / "recovery").iterdir()
+    assert re.fullmatch(r"new-\w{8}\.txt", recovery.name)
+    assert stat.S_IMODE(recovery.stat().st_mode) == 0o600
+    assert stat.S_IMODE(recovery.parent.stat().st_mode) == 0o700
+    assert f"a recovery key is in {recovery}; keep it elsewhere" in done.out
+    assert "AGE-SECRET-KEY" not in done.out
+    assert run("keys", "recovery", "--drill", recovery, "-w", tmp_path / "new").code == 0
 
 
 @pytest.mark.parametrize("words", ["", WORDS])
