@@ -316,7 +316,8 @@ class CRM(Handle):
         customer = customer if isinstance(customer, Record) else self.customers[id_of(customer)]
         self._refuse_hidden(customer)
         told = self._registry.ask("crm_timeline", told_by, crm=self, customer=customer)
-        seen = [entry for entries in told for entry in entries if not self._visible.hides_any(entry.record)]
+        with self._visible.reading():
+            seen = [entry for entries in told for entry in entries if not self._visible.hides_any(entry.record)]
         return newest_first(seen, kinds, limit, after)
 
     # ------------------------------------------------------------------ changes of others

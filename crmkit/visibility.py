@@ -9,7 +9,7 @@ It is cooperative: whoever holds the keys and writes Python is not stopped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -83,19 +83,19 @@ class Visible(Store):
 
     def hides(self, collection: str, id: str) -> bool:
         """Return whether there is such a document, removed or not, that may not be seen."""
-        self._use()
+        plural = collection.removesuffix(REMOVED)
         with self._store.reading():
-            if not self._is_limited():
-                return False
-            plural = collection.removesuffix(REMOVED)
-            found = ((place, self._store.get(place, id)) for place in (plural, plural + REMOVED))
-            return any(doc is not None and not self.shows(place, doc) for place, doc in found)
+            return any(self._is_hidden(place, id) for place in (plural, plural + REMOVED))
 
     def hides_any(self, id: str) -> bool:
         """Return whether a document with this id, whatever its collection, may not be seen."""
-        self._use()
         with self._store.reading():
-            return self._is_limited() and any(self.hides(plural, id) for plural in self._plurals())
+            return self._is_limited() and any(self._is_hidden(place, id) for place in self._store.tables())
+
+    def _is_hidden(self, place: str, id: str) -> bool:
+        hidden = self._hides(place)
+        doc = None if hidden is None else self._store.get(place, id)
+        return hidden is not None and doc is not None and hidden[1](doc)
 
     def count_hidden(self, collection: str) -> int:
         """Return how many documents may not be seen."""
@@ -316,9 +316,6 @@ class Visible(Store):
         if self._store.taken_in != self._seq:
             self._catch_up()
         return any(self._limits(collection) for collection in self._store.tables() if not collection.startswith("."))
-
-    def _plurals(self) -> Iterable[str]:
-        return dict.fromkeys(name.removesuffix(REMOVED) for name in self._store.tables() if not name.startswith("."))
 
     def _catch_up(self) -> None:
         """Take in what was written since; what is hidden from whom is found out again only where that changed it."""
