@@ -21,7 +21,7 @@ from crmkit.errors import Damaged, Erased, Refused
 from crmkit.fields import MASK, Secret, mask
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
-from crmkit.store.base import Doc, Step
+from crmkit.store.base import Doc
 from crmkit.vault import Vault
 
 REMOVED = ".removed"  # the collection of removed records stands beside its own, under this ending
@@ -180,11 +180,6 @@ class RecordCodec:
         if any(fields.get(name, ERASED) != ERASED for name, _ in sealed):
             self.orphans.add(subject)
         return self._without(sealed, fields)
-
-    def plain_part(self, step: Step) -> Doc:
-        """Return what may be kept of a before-image when what was sealed, or should have been, has to go."""
-        sealed = self._sealed.get(step.collection, ())
-        return {name: None if name in {each for each, _ in sealed} else value for name, value in step.before.items()}
 
     def _without(self, sealed: Sequence[tuple[str, str]], fields: Doc) -> Doc:
         """Return fields without what is sealed, and without what is derived from it."""

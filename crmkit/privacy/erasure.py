@@ -12,19 +12,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from crmkit.codec import REMOVED, RecordCodec
-from crmkit.errors import Erased, Invalid, NotFound
+from crmkit.durable import explained
+from crmkit.errors import Erased, Invalid, NotFound, StoreBusy
 from crmkit.privacy.certificate import ERASURES, Certificate, ErasurePlan
 from crmkit.privacy.plan import Part, Planner, counted
 from crmkit.privacy.suppression import Suppression, addresses
 from crmkit.query import ALL, Find, Order
 from crmkit.records import Record, new_id, now
 from crmkit.schema import RecordInfo, info
-from crmkit.store.base import ANY, NEW, Put
+from crmkit.store.base import ANY, NEW, Put, Step
 from crmkit.values import instant_text
 
 if TYPE_CHECKING:
@@ -80,29 +82,31 @@ class Eraser:
 
     def erase(self, known: RecordInfo, id: str, reason: str) -> Certificate:
         """Erase a record and everything personal that belongs to it; see `CRM.erase`."""
-        with self._store.lock():
-            self._check(known, id)
-            planner = self._planner()
-            subjects = planner.subjects(known.plural, id)
-            self._audit("erase", known.type, id, reason)
-            parts = planner.parts(subjects, type=known.type)
-            tags = self._tags(planner, subjects)
-            self._vault.erasures.record(subjects, tags, now())
-            made = self._commit(known.type, id, subjects, parts, reason, len(tags))
-            self._destroy_keys(made)
-        return self._finish(made)
+        with self._plainly():
+            with self._store.lock():
+                self._check(known, id)
+                planner = self._planner()
+                subjects = planner.subjects(known.plural, id)
+                self._audit("erase", known.type, id, reason)
+                parts = planner.parts(subjects, type=known.type)
+                tags = self._tags(planner, subjects)
+                self._vault.erasures.record(subjects, tags, now())
+                made = self._commit(known.type, id, subjects, parts, reason, len(tags))
+                self._destroy_keys(made)
+            return self._finish(made)
 
     def finish(self) -> None:
         """Do what is left of erasures: after a crash, a restored backup, or the return of a plugin."""
-        if self._codec.orphans or self._left() or self._met_late():
-            with self._store.lock():
-                self._erase_again()
-        for doc in self._docs():
-            if not doc["finished"]:
-                made = self._certificate(doc)
+        with self._plainly(), suppress(StoreBusy):  # somebody else is at it, or will be
+            if self._codec.orphans or self._left() or self._met_late():
                 with self._store.lock():
-                    self._destroy_keys(made)
-                self._finish(made)
+                    self._erase_again()
+            for doc in self._docs():
+                if not doc["finished"]:
+                    made = self._certificate(doc)
+                    with self._store.lock():
+                        self._destroy_keys(made)
+                    self._finish(made)
 
     def certificates(self) -> list[Certificate]:
         """Return the certificates of every erasure, newest first."""
@@ -110,13 +114,21 @@ class Eraser:
 
     def allow_again(self, address: tuple[str, str], reason: str) -> None:
         """Take an address off the list of suppressed ones; see `CRM.allow_again`."""
-        with self._store.lock():
+        with self._plainly(), self._store.lock():
             if not self._suppression.is_suppressed(address):
                 raise NotFound("this address is not suppressed")
             self._audit("allow_again", "workspace", self._vault.workspace_id, reason)
             self._suppression.allow(address)
 
     # ------------------------------------------------------------------ parts
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """Turn what the system says about a file of keys into an error of ours."""
+        try:
+            yield
+        except OSError as error:
+            raise explained(error, self._vault.files[0].parent) from error
 
     def _planner(self) -> Planner:
         return Planner(self._store, self._codec, list(self._types()))
@@ -159,7 +171,7 @@ class Eraser:
             "notes": list(self._notes()),
             "types": self._plurals(),
             "rekeyed": rekeyed,
-            "touched": sorted({part.doc["id"] for part in parts if part.fate != "unlinked" or part.is_rekeyed}),
+            "forgotten": _forgotten(parts),
             "finished": False,
         }
         meta = {"actor": self._actor(), "cause": cause, "kind": KIND, "reason": sealed}
@@ -177,10 +189,8 @@ class Eraser:
         """Take out of the history what lies there in the clear, and mark the certificate as finished."""
         doc = self._doc(made)
         if self._vault.may_be_plain:
-            touched = frozenset(doc["touched"])
-            self._store.rewrite_history(
-                lambda step: self._codec.plain_part(step) if step.id in touched else step.before
-            )
+            forgotten = doc["forgotten"]
+            self._store.rewrite_history(lambda step: _redacted(step, forgotten))
         self._note(doc, finished=True)
         return replace(made, finished=True)
 
@@ -200,7 +210,7 @@ class Eraser:
         parts = self._planner().parts(gone, dark)
         if parts:
             self._audit("erase_again", "workspace", self._vault.workspace_id, reason)
-            self._destroy_keys(self._commit(parts[0].type, parts[0].doc["id"], gone, parts, reason, 0))
+            self._destroy_keys(self._commit(parts[0].known.type, parts[0].doc["id"], gone, parts, reason, 0))
         self._vault.destroy(gone)
         self._codec.orphans.clear()
         for doc in self._docs() if late else ():
@@ -261,6 +271,24 @@ class Eraser:
 
     def _notes(self) -> tuple[str, ...]:
         return tuple(_advice(self._vault.audit.entries()))
+
+
+def _forgotten(parts: Iterable[Part]) -> dict[str, dict[str, list[str]]]:
+    """Return what the history must not tell, by plural: ids and names of fields, for whoever does not know the type."""
+    forgotten: dict[str, dict[str, list[str]]] = {}
+    for part in parts:
+        if part.fate != "unlinked" or part.is_rekeyed:
+            of_type = forgotten.setdefault(part.collection.removesuffix(REMOVED), {"ids": [], "fields": part.sealed()})
+            of_type["ids"].append(part.doc["id"])
+    return forgotten
+
+
+def _redacted(step: Step, forgotten: Mapping[str, Mapping[str, list[str]]]) -> Mapping[str, Any]:
+    """Return what may stay of a before-image."""
+    of_type = forgotten.get(step.collection.removesuffix(REMOVED))
+    if of_type is None or step.id not in of_type["ids"] or step.before.keys().isdisjoint(of_type["fields"]):
+        return step.before
+    return {name: None if name in of_type["fields"] else value for name, value in step.before.items()}
 
 
 def _advice(audit: Iterator[Mapping[str, Any]]) -> Iterator[str]:

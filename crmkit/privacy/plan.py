@@ -29,7 +29,7 @@ class Part:
     """What becomes of one document.
 
     Attributes:
-        type: Its record type.
+        known: Its record type.
         collection: Where it is.
         doc: The document as it is.
         fate: Whether it goes, stays without what is personal, or only stops to refer to the person.
@@ -37,12 +37,16 @@ class Part:
         is_rekeyed: Whether it is about several people, so that it needs a new key: the old one opens the person's part.
     """
 
-    type: str
+    known: RecordInfo
     collection: str
     doc: Mapping[str, Any]
     fate: Fate
     new: Doc | None
     is_rekeyed: bool = False
+
+    def sealed(self) -> list[str]:
+        """Return the names of its fields that are personal or sensitive."""
+        return [spec.name for spec in self.known.fields.values() if spec.klass != "plain"]
 
     def write(self) -> Write:
         """Return what the store has to write; nothing of what was stays in the history."""
@@ -92,11 +96,11 @@ class Planner:
             type: The record type of those who are erased; None for any.
         """
         own = [
-            Part(known.type, collection, doc, "deleted", None)
+            Part(known, collection, doc, "deleted", None)
             for known, collection, doc in self.documents(gone)
             if (type or known.type) == known.type
         ]
-        types = {"customer", *(part.type for part in own)}
+        types = {"customer", *(part.known.type for part in own)}
         own += [self._redacted(known, collection, doc) for known, collection, doc in self.documents(dark)]
         parts = {(part.collection, part.doc["id"]): part for part in own}
         for each in sorted(types):
@@ -112,11 +116,11 @@ class Planner:
         several = {id for name in known.subjects for _, _, id in references(known.fields[name], doc.get(name))}
         new = _unlinked_row(tuple(known.fields.values()), doc, gone)
         if gone.isdisjoint(several):
-            return None if new == doc else Part(known.type, collection, doc, "unlinked", _renewed(new, doc))
+            return None if new == doc else Part(known, collection, doc, "unlinked", _renewed(new, doc))
         for spec in known.fields.values():  # under the new key, which the person's history does not know
             if spec.klass == "sensitive" and spec.name in doc:
                 new[spec.name] = Secret("", self._codec.opened(collection, doc, spec.name))
-        return Part(known.type, collection, doc, "unlinked", _renewed(new, doc), is_rekeyed=True)
+        return Part(known, collection, doc, "unlinked", _renewed(new, doc), is_rekeyed=True)
 
     def _redacted(self, known: RecordInfo, collection: str, doc: Mapping[str, Any]) -> Part:
         """Return a document without what was sealed in it, if it is a record still; else it goes."""
@@ -126,13 +130,13 @@ class Planner:
         try:
             self._codec.record(self._types[known.type], known.plural, new)
         except Damaged:  # what is required is no text
-            return Part(known.type, collection, doc, "deleted", None)
-        return Part(known.type, collection, doc, "redacted", _renewed(new, doc))
+            return Part(known, collection, doc, "deleted", None)
+        return Part(known, collection, doc, "redacted", _renewed(new, doc))
 
 
 def counted(parts: Iterable[Part], fate: Fate) -> dict[str, int]:
     """Return how many documents of each type share a fate."""
-    return dict(Counter(part.type for part in parts if part.fate == fate))
+    return dict(Counter(part.known.type for part in parts if part.fate == fate))
 
 
 def _renewed(new: Doc, doc: Mapping[str, Any]) -> Doc:
