@@ -24,8 +24,10 @@ from crmkit.contributions import (
     Page,
     Panel,
     Result,
+    Rows,
     Stack,
     Table,
+    Text,
     Timeline,
 )
 from crmkit.detector import find_payment_data
@@ -97,6 +99,7 @@ __all__ = [
     "Reference",
     "Refused",
     "Result",
+    "Rows",
     "Searchable",
     "Secret",
     "Sensitive",
@@ -104,6 +107,7 @@ __all__ = [
     "StoreBusy",
     "Table",
     "TaxId",
+    "Text",
     "Timeline",
     "Unique",
     "Unsupported",

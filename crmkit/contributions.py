@@ -55,13 +55,42 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Text:
+    """A heading with lines of plain text below it."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A small table of texts that are no records: states, counts, what a report found.
+
+    Attributes:
+        title: The heading.
+        columns: The headings of the columns.
+        rows: A text for each column.
+        text: A sentence below the heading.
+        empty: What stands where there are no rows.
+        commands: The columns that hold something to be typed elsewhere.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text: str = ""
+    empty: str = "None."
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Stack:
     """Several descriptions, one under the other."""
 
     parts: tuple[Description, ...]
 
 
-Description = Table | Timeline | Chart | Stack
+Description = Table | Timeline | Chart | Text | Rows | Stack
 
 # --------------------------------------------------------------------------- contributions
 

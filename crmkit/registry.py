@@ -34,6 +34,7 @@ DEFAULT_PLUGINS = (
     "crmkit.plugins.analytical.revenue",
     "crmkit.plugins.governance.roles",
     "crmkit.plugins.governance.os_keyring",
+    "crmkit.plugins.governance.protection",
 )
 T = TypeVar("T")
 State = Literal["active", "disabled", "waiting", "failed", "incompatible"]

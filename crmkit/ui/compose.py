@@ -7,13 +7,14 @@ from typing import Any, assert_never
 
 import ipywidgets
 
-from crmkit.contributions import Chart, Description, Stack, Table, Timeline
+from crmkit.contributions import Chart, Description, Rows, Stack, Table, Text, Timeline
 from crmkit.ui.figures import show_figure
 from crmkit.ui.viewmodels.grid import GridModel
 from crmkit.ui.viewmodels.timeline import TimelineModel
 from crmkit.ui.widgets.base import explain
 from crmkit.ui.widgets.grid import Grid
 from crmkit.ui.widgets.head import Head
+from crmkit.ui.widgets.rows import Rows as RowsView
 from crmkit.ui.widgets.timeline import Timeline as TimelineView
 
 Opener = Callable[[Any], None]
@@ -51,6 +52,10 @@ def compose(crm: Any, description: Description, on_open: Opener | None = None) -
         case Chart():
             head = Head({"title": description.title, "text": description.text})
             return box([head, show_figure(description.figure())], "crm-stack")
+        case Text():
+            return Head({"title": description.title, "lines": description.lines})
+        case Rows():
+            return RowsView(description)
         case Stack():
             return box([compose(crm, part, on_open) for part in description.parts], "crm-stack")
         case _:

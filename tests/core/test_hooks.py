@@ -73,13 +73,14 @@ def test_hook_crm_views(crm: CRM) -> None:
         ("Page", "products", "operational.catalog"),
         ("Page", "purchases", "operational.catalog"),
         ("Page", "revenue", "analytical.revenue"),
+        ("Page", "security", "governance.protection"),
         ("Panel", "purchases", "operational.catalog"),
         ("Panel", "timeline", "collaborative.interactions"),
     ]
     ada = crm.customers.add(name="Ada")
     for view in crm.views:
         description = view.build(crm) if isinstance(view, Page) else view.build(crm, ada)
-        assert type(description).__name__ in ("Table", "Chart", "Timeline")
+        assert type(description).__name__ in ("Table", "Chart", "Timeline", "Stack")
 
 
 @pytest.mark.shipped_plugins

@@ -17,7 +17,7 @@ function render({ model, el: root }) {
         el("div", { class: "crm-head-line" },
           el("div", { class: "crm-title", role: "heading", "aria-level": "3" }, message.title || ""),
           el("span", { class: "crm-quiet" }, message.subtitle || ""), ...chips),
-        message.text ? el("p", { class: "crm-head-text" }, message.text) : null,
+        ...[message.text, ...(message.lines || [])].filter(Boolean).map((line) => el("p", { class: "crm-head-text" }, line)),
         facts.length ? el("dl", { class: "crm-facts" }, ...facts) : null,
       ),
     );
