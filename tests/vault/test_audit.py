@@ -154,6 +154,97 @@ def test_tampering_is_found(vault: Vault, log: Path, attack: Callable[[random.Ra
     assert vault.audit.verify() == []
 
 
+def _rewritten_by_a_member(rng: random.Random, lines: list[bytes], vault: Vault) -> None:
+    """Change a line as somebody would who has the audit key: every line from there on is sealed anew."""
+    at = rng.randrange(len(lines))
+    entries = [json.loads(line) for line in lines]
+    entries[at]["actor"] = f"actor {rng.random()}"
+    if rng.random() < 0.3 and at < len(lines) - 1:
+        del entries[at]
+    elif rng.random() < 0.3:
+        entries.insert(at, {**entries[at], "actor": "eve"})
+    head = vault.audit._start
+    lines.clear()
+    for seq, entry in enumerate(entries, 1):
+        entry.pop("mac")
+        body = json.dumps({**entry, "seq": seq, "prev": head.hash}, separators=(",", ":")).encode()[:-1]
+        lines.append(vault.audit._with_mac(body))
+        head = head_of(seq, lines[-1])
+
+
+def _tamper(rng: random.Random, lines: list[bytes], vault: Vault) -> None:
+    """Do one to three random things to a log, the last of which changes it for certain."""
+    before = list(lines)
+    while lines == before:
+        for _ in range(rng.randint(1, 3)):
+            if not lines:
+                return
+            what = rng.choice(["flip", "delete", "swap", "repeat", "cut", "insert", "splice", "resealed"])
+            at, other = rng.randrange(len(lines)), rng.randrange(len(lines))
+            if what == "flip":
+                line = bytearray(lines[at])
+                line[rng.randrange(len(line))] ^= 1 << rng.randrange(8)
+                lines[at : at + 1] = bytes(line).splitlines(keepends=True)
+            elif what == "delete":
+                del lines[at]
+            elif what == "swap":
+                lines[at], lines[other] = lines[other], lines[at]
+            elif what == "repeat":
+                lines.insert(other, lines[at])
+            elif what == "cut":
+                del lines[at:]
+            elif what == "insert":
+                lines.insert(at, b'{"seq":%d}\n' % at)
+            elif what == "splice":
+                cut = rng.randrange(len(lines[at]))
+                lines[at] = lines[at][:cut] + lines[other][cut:]
+            elif lines == before:  # of a log that is sound so far
+                _rewritten_by_a_member(rng, lines, vault)
+
+
+def _unnoticed(vault: Vault, log: Path, rounds: int) -> int:
+    rng, whole, unnoticed = random.Random(SEED), log.read_bytes(), 0
+    for _ in range(rounds):
+        lines = whole.splitlines(keepends=True)
+        _tamper(rng, lines, vault)
+        log.write_bytes(b"".join(lines))
+        unnoticed += not vault.audit.verify()
+    log.write_bytes(whole)
+    return unnoticed
+
+
+@pytest.mark.proof
+def test_random_tampering_is_found_by_who_holds_the_head(
+    vault: Vault, log: Path, record_property: Callable[[str, object], None]
+) -> None:
+    rounds = max(1, round(500 * SCALE))
+    assert _unnoticed(vault, log, rounds) == 0
+    assert vault.audit.verify() == []
+    record_property("audit_logs_tampered_with", rounds)
+
+
+def test_control_who_holds_no_head_misses_some(vault: Vault, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trust, "heads", lambda self, name: [])
+    monkeypatch.setattr(Trust, "pin_head", lambda *_: None)
+    assert _unnoticed(vault, log, 100) > 5
+
+
+def test_control_without_the_chain_random_tampering_is_missed(
+    vault: Vault, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trust, "heads", lambda self, name: [])
+    monkeypatch.setattr(Trust, "pin_head", lambda *_: None)
+    held = _unnoticed(vault, log, 100)
+    monkeypatch.setattr(
+        AuditLog, "_next", lambda self, head, line: head_of(head.seq + 1, line) if self._is_sealed(line) else _refuse()
+    )
+    assert _unnoticed(vault, log, 100) > held
+
+
+def _refuse() -> None:
+    raise Damaged("line was changed")
+
+
 def test_tampering_stops_the_log(vault: Vault, keys: Path, log: Path, ada: str) -> None:
     whole = log.read_bytes()
     tampered = whole.replace(b'"seq":4', b'"seq":5')
