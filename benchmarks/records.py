@@ -109,7 +109,10 @@ def _at_size(folder: Path, size: int) -> dict[str, float]:
 
 def _first_search(folder: Path, name: str) -> None:
     """Let a new Python process open the workspace and answer one search."""
-    done = subprocess.run([sys.executable, "-c", FIRST_SEARCH, folder, name], check=True, capture_output=True)
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_SEARCH, folder, name], check=True, capture_output=True, env=usual
+    )
     assert int(done.stdout) > 0
 
 
