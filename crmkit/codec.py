@@ -134,6 +134,16 @@ class RecordCodec:
         known = self._known[collection].type
         return self._vault.seal(known, name, record, subject, self._vault.open(known, name, record, subject, sealed))
 
+    def sealed_past(self, collection: str, fields: Mapping[str, Any], record: str, subject: str) -> dict[str, str]:
+        """Return the personal fields of a before-image that lie there in the clear, sealed."""
+        known = self._known[collection].type
+        personal = [name for name, klass in self._sealed[collection] if klass == "personal"]
+        return {
+            name: self._vault.seal(known, name, record, subject, fields[name])
+            for name in personal
+            if fields.get(name, ERASED) not in (None, ERASED) and not _looks_sealed(fields[name])
+        }
+
     # ------------------------------------------------------------------ what the store asks for when it reads
 
     def open(self, collection: str, fields: Doc, doc: Doc) -> Doc:

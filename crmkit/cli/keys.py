@@ -19,7 +19,7 @@ KEYS = typer.Typer(no_args_is_help=True, help="Show and renew the keys of a work
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (status, rotate, recovery, recover, identity):
+    for command in (status, rotate, seal, recovery, recover, identity):
         KEYS.command()(command)
     app.add_typer(KEYS, name="keys")
 
@@ -67,6 +67,18 @@ def rotate(
     for name, count in done.left.items():
         say(f"left as they were, their plugin is not there: {name} {count:,}")
     say("make a new backup: the file of keys of the last one holds the old keys")
+
+
+def seal(workspace: Workspace = None, as_json: AsJson = False) -> None:
+    """Bring what is stored to the seal level that crmkit.toml names. What is cut short goes on when started again."""
+    with open_crm(workspace) as crm, progress_bar() as progress:
+        level, done = crm.profile.seal, crm.keys.seal(progress=progress)
+    if as_json:
+        say_json(asdict(done))
+        return
+    say(f"seal level: {level}; {done.documents:,} records and {done.steps:,} changes in the history")
+    for name in done.left:
+        say(f"left as they were, their plugin is not there: {name}")
 
 
 def _drop_old(crm: CRM, yes: bool, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from crmkit.errors import Invalid, Refused
 from crmkit.keys.deeds import Deeds
 from crmkit.keys.recovery import Drill, drill, make_recovery_key
 from crmkit.keys.rotation import Progress, Rotated, Rotation
+from crmkit.profile import read_profile
 from crmkit.vault import envelope
 
 SCOPES = ("wrap", "data", "index")
@@ -123,6 +124,22 @@ class Keys:
         rotation = Rotation(self._deeds, progress)
         with self._deeds.busy():
             return rotation.data() if scope == "data" else rotation.index()
+
+    def seal(self, *, progress: Progress | None = None) -> Rotated:
+        """Bring what is stored to the seal level that ``crmkit.toml`` names, while others go on working.
+
+        Where the level rises, former values in the history are sealed too. What is cut short goes on when it is started
+        again. Backups stay as they were made.
+
+        Args:
+            progress: Told a step and how much of it is done, 0 to 1.
+
+        Raises:
+            Invalid: The profile is not valid.
+            Refused: The actor may not do this.
+        """
+        with self._deeds.busy():
+            return Rotation(self._deeds, progress).level(read_profile(self._deeds.workspace.profile).seal)
 
     def plan_drop(self) -> DropPlan:
         """Return what `drop_old` would do; nothing is done yet."""

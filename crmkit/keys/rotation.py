@@ -30,7 +30,7 @@ class Rotated:
     """What a rotation did.
 
     Attributes:
-        scope: ``wrap``, ``data`` or ``index``.
+        scope: ``wrap``, ``data`` or ``index``; or ``seal``.
         documents: How many documents were sealed anew.
         steps: How many former values, each of one change, were sealed anew.
         left: How many values could not be, by collection: the plugin that knows them is not there.
@@ -89,6 +89,21 @@ class Rotation:
             self._vault.retire_index()
         return Rotated("index", documents)
 
+    def level(self, level: str) -> Rotated:
+        """Bring everything to another seal level: personal values in documents, and where it rises in the history."""
+        with self._deeds.deed("seal", level):
+            self._vault.set_seal_level(level)
+        documents = self._reseal(self._places(), None)
+        if level == "sensitive":
+            return Rotated("seal", documents)
+        past = Past(self._deeds)
+        steps = self._store.rewrite_history(past.sealed)
+        left = [name for name in self._store.tables() if name not in self._codec.collections and name[0] != "."]
+        if not left:  # which values of an absent plugin are personal, nobody knows
+            with self._deeds.deed("seal", "all of it is sealed"):
+                self._vault.all_is_sealed()
+        return Rotated("seal", documents, steps, dict.fromkeys(left, 0))
+
     def past(self) -> Past:
         """Seal the former values anew that the history keeps, as long as there are old ones."""
         total = 0
@@ -118,13 +133,14 @@ class Rotation:
         """Return where every document is whose type is known, in order."""
         return sorted((name, str(doc["id"])) for name in self._codec.collections for doc in self._store.scan(name))
 
-    def _reseal(self, places: list[tuple[str, str]], state: Mapping[str, Any]) -> int:
+    def _reseal(self, places: list[tuple[str, str]], state: Mapping[str, Any] | None) -> int:
         done = 0
         for start in range(0, len(places), BATCH):
             batch = places[start : start + BATCH]
             with self._store.lock():
                 there = [Reseal(*place) for place in batch if self._store.get(*place) is not None]
-                self._commit([*there, self._state({**state, "after": list(batch[-1]), "done": False})] if there else [])
+                marks = [] if state is None else [self._state({**state, "after": list(batch[-1]), "done": False})]
+                self._commit([*there, *marks] if there else [])
             done += len(there)
             if self._progress:
                 self._progress("sealing anew", (start + len(batch)) / len(places))
@@ -195,6 +211,17 @@ class Past:
                     fresh[name] = self._codec.resealed(step.collection, name, step.id, subject, text)
                 except (Erased, NotFound):  # meanwhile
                     continue
+        return {**step.before, **fresh} if fresh else step.before
+
+    def sealed(self, step: Step) -> Mapping[str, Any]:
+        """Return what a step keeps of the document before it, with everything sealed that was in the clear."""
+        if step.collection not in self._codec.collections:
+            return step.before
+        subject = self._subject_before(step)
+        try:
+            fresh = self._codec.sealed_past(step.collection, step.before, step.id, subject)
+        except (Erased, NotFound):
+            return step.before
         return {**step.before, **fresh} if fresh else step.before
 
     def _subject_before(self, step: Step) -> str:

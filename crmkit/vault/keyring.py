@@ -193,6 +193,10 @@ class Keyring(Guarded):
         """Return the next keyring, under which this class of fields is the lowest that is sealed."""
         return self._next(seal=level, was_plain=self.was_plain or "sensitive" in {level, self.seal})
 
+    def without_plain(self) -> Keyring:
+        """Return the next keyring, of a workspace in which everything personal is sealed."""
+        return self._next(was_plain=False)
+
     def _next(self, **changes: Any) -> Keyring:
         return replace(self, epoch=self.epoch + 1, **changes)
 

@@ -287,6 +287,11 @@ class Upkeep(Guarded):
         if level != self.seal_level:
             self._keyring.replace(self._keyring.current.with_seal(level))
 
+    def all_is_sealed(self) -> None:
+        """Note that no personal value lies in the clear any more: from now on one that does was put there."""
+        self.refresh()
+        self._keyring.replace(self._keyring.current.without_plain())
+
 
 def _checked(name: str, public_key: str, kind: str, others: Collection[Member]) -> Member:
     """Return the entry of a new member beside others."""
