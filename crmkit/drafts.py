@@ -122,8 +122,8 @@ class Drafter:
         problems = problems or self._suppressed(self.info, lambda: self._codec.document(record))
         if problems:
             raise Invalid(problems, self.info.type)
-        if record.visible_to and not record.owner:  # what is not for everybody is somebody's
-            record = record.model_copy(update={"owner": context["actor"]})
+        if owner := self._missing_owner(dict(record), context):
+            record = record.model_copy(update={"owner": owner})
         if is_frozen(self._type):  # then it is still what was checked when it is given to be added
             self._checked[id(record)] = record
         return record
@@ -150,8 +150,8 @@ class Drafter:
         current = self._codec.record(self._type, self.info.plural, doc)
         merged = {**{name: getattr(current, name) for name in self._type.model_fields}, **values}
         context = self._context(changes, doc)
-        if merged["visible_to"] and not merged["owner"]:
-            merged["owner"] = values["owner"] = context["actor"]
+        if owner := self._missing_owner(merged, context):
+            merged["owner"] = values["owner"] = owner
         context |= {"trusted": True, "changed": frozenset(values)}
         record = self._validated(merged, context)
         new = self._patched(doc, record, values)
@@ -224,6 +224,20 @@ class Drafter:
         return {}
 
     # ------------------------------------------------------------------ parts
+
+    def _missing_owner(self, values: Mapping[str, Any], context: Mapping[str, Any]) -> str | None:
+        """Return who acts, where a record that is not for everybody is nobody's yet.
+
+        Raises:
+            Invalid: The type has a field `owner` that names no colleague.
+        """
+        if not values["visible_to"]:
+            return None
+        if self.info.fields["owner"].kind != "text":
+            raise Invalid(
+                {"visible_to": f"cannot be set: the owner of a {self.info.type} is no colleague"}, self.info.type
+            )
+        return None if values["owner"] else str(context["actor"])
 
     def _validated(self, values: Mapping[str, Any], context: dict[str, Any]) -> Any:
         try:

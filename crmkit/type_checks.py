@@ -68,7 +68,7 @@ def _type_problems(
         subject = known.fields.get(name or "")
         if name and (subject is None or subject.target != "customer"):
             yield "subject", f"{name!r} must be a field of the type Reference[Customer], or a tuple of them"
-    for field in KEPT_BY_CRMKIT:
+    for field in (*KEPT_BY_CRMKIT, "visible_to"):
         if field in record_type.__annotations__ and known.type != "record":
             yield field, "is kept by crmkit; choose another name"
     for spec in known.fields.values():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 import crmkit
-from crmkit import CRM, Analysis, Customer, Entry, F, Invalid, Measurement, NotFound, Record, hookimpl
+from crmkit import CRM, Analysis, Customer, Entry, F, Invalid, Measurement, NotFound, Record, Reference, hookimpl
 from crmkit.collection import Collection
 from crmkit.fields import ID_FORM
 from crmkit.query import And, Condition, Not, Or
@@ -469,6 +469,37 @@ def test_the_team_of_a_removed_customer_still_hides_its_deals(world: World) -> N
         crm.customers.remove(world.hidden.id)
         assert crm.deals.get(world.deal.id) is not None
     assert crm.deals.get(world.deal.id) is None
+
+
+class Boat(Record, type="boat", plural="boats"):
+    """Something whose owner is no colleague."""
+
+    owner: Reference[Customer] | None = None  # type: ignore[assignment]
+
+
+class Seen(Record, type="seen", plural="seen_ones"):
+    """A type with a visibility of its own."""
+
+    visible_to: str | None = None  # type: ignore[assignment]
+
+
+def test_a_type_may_have_other_owners_but_no_other_visibility(crm: CRM) -> None:
+    class Types:
+        def __init__(self, which: type[Record]) -> None:
+            self.which = which
+
+        @hookimpl
+        def crm_record_types(self) -> list[type[Record]]:
+            return [self.which]
+
+    crm.register(Types(Boat))
+    ada = crm.customers.add(name="Ada")
+    boat = crm.boats.add(owner=ada.id)
+    for save in (lambda: crm.boats.add(visible_to="private"), lambda: crm.boats.update(boat, visible_to="team")):
+        with pytest.raises(Invalid, match="visible_to: cannot be set: the owner of a boat is no colleague"):
+            save()
+    with pytest.raises(Invalid, match="visible_to: is kept by crmkit; choose another name"):
+        crm.register(Types(Seen), "other")
 
 
 # --------------------------------------------------------------------------- random, against a plain filter
