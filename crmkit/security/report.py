@@ -13,6 +13,7 @@ from typing import Any
 
 from crmkit.errors import Locked
 from crmkit.registry import PluginState
+from crmkit.profile import read_profile
 from crmkit.schema import RecordInfo
 from crmkit.vault import Vault
 from crmkit.vault.blind_index import planned_bits
@@ -127,7 +128,7 @@ class Report:
     def _lines(self) -> Iterator[str]:
         yield f"security of {self.workspace}; sealed from class {self.seal} on"
         if self.may_be_plain:
-            yield "mind: older files may hold personal values unsealed; crmkit keys rotate --scope data seals them anew"
+            yield "mind: older files may hold personal values unsealed; crmkit keys seal seals them"
         for klass, sealed in (("sensitive", True), ("personal", True), ("personal", False), ("plain", False)):
             for type in dict.fromkeys(each.type for each in self.fields):
                 mine = [each for each in self.fields if (each.type, each.klass, each.sealed) == (type, klass, sealed)]
@@ -200,6 +201,8 @@ def overdue(workspace: Workspace, vault: Vault, indexes: Iterable[Index], now: d
         yield f"the key that wraps all data keys is {age.days:,} days old: crmkit keys rotate"
     if vault.unfinished:
         yield "a rotation of the keys was cut short: crmkit keys rotate completes it"
+    if (wanted := read_profile(workspace.profile).seal) != vault.seal_level:
+        yield f"crmkit.toml asks for the seal level {wanted}, what is stored has {vault.seal_level}: crmkit keys seal"
     for index in indexes:
         if index.records >= FEW and not 2 <= index.candidates <= math.sqrt(index.records):
             yield (

@@ -89,3 +89,12 @@ def test_a_level_that_there_is_not(tmp_path: Path) -> None:
     with pytest.raises(crmkit.Invalid, match="seal"):
         crmkit.create(tmp_path / "acme", seal="nothing")  # type: ignore[arg-type]
     assert not (tmp_path / "acme").exists()
+
+
+def test_a_level_that_is_not_carried_out_is_due(tmp_path: Path) -> None:
+    crmkit.create(tmp_path / "acme").close()
+    set_level(tmp_path / "acme", "sensitive")
+    with crmkit.open(tmp_path / "acme") as crm:
+        assert any("crmkit keys seal" in line for line in crm.security.report().overdue)
+        crm.keys.seal()
+        assert not any("crmkit keys seal" in line for line in crm.security.report().overdue)
