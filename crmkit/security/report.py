@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from crmkit.errors import Locked
-from crmkit.registry import PluginState
 from crmkit.profile import read_profile
+from crmkit.registry import PluginState
 from crmkit.schema import RecordInfo
 from crmkit.vault import Vault
 from crmkit.vault.blind_index import planned_bits
