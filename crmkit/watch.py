@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,8 @@ from crmkit.records import new_id
 from crmkit.store.base import NEW, Change, Put
 
 if TYPE_CHECKING:
+    import asyncio
+
     from crmkit.store.base import Store
 
 EVERY = 0.25  # seconds between two looks
@@ -61,6 +62,8 @@ class Watch:
 
     def start(self, context: Context) -> Watch:
         """Begin to look, where a loop runs; the callback is called in this context."""
+        import asyncio  # takes time to import, and nobody else needs it; where a loop runs it is there
+
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -114,6 +117,8 @@ class Watch:
                 self._failed(error)
 
     async def _run(self) -> None:
+        import asyncio
+
         while True:
             try:
                 self.look()

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from tinydb import Storage, TinyDB
 from tinydb.table import Document, Table
 from tinydb.utils import LRUCache
-from ulid import ULID
 
 from crmkit.errors import Unsupported
+from crmkit.records import new_id
 from crmkit.store.base import NEW, Delete, Doc, Put
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class JournalTable(Table):
         return storage.store
 
     def _get_next_id(self) -> str:
-        return str(ULID())
+        return new_id()
 
     def _read_table(self) -> Any:
         return self._store.tables().get(self.name, {})
@@ -132,7 +132,7 @@ class JournalTable(Table):
         with self._store.lock():
             overlay = Overlay(self._read_table())
             updater(overlay)
-            meta = {"actor": "table", "cause": str(ULID()), "kind": "table"}
+            meta = {"actor": "table", "cause": new_id(), "kind": "table"}
             self._store.commit(overlay.writes(self.name), meta)
 
 
