@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -281,9 +281,9 @@ class Committer:
             problem = self._without_hidden(error)
         raise problem
 
-    def _refuse_hidden(self, requires: Iterable[Requirement]) -> None:
+    def _refuse_hidden(self, requires: Collection[Requirement]) -> None:
         """Refuse references to what the actor does not see, in the words of the store for what is not there."""
-        if self._store.view() is None:  # everybody sees everything
+        if not requires or self._store.view() is None:  # nothing is hidden from anybody
             return
         for needed in requires:
             if self._store.hides(needed.collection, needed.id):
