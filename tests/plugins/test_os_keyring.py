@@ -1,4 +1,4 @@
-"""Identities that plugins open: the system's keyring, and what goes wrong there."""
+"""Identities in the system's keyring, and what goes wrong there."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from pyrage.x25519 import Identity
 
 import crmkit
-from crmkit import Locked, Unsupported, hookimpl
-from crmkit.identities import ask_plugins, ask_shipped_plugins
+from crmkit import Locked, Unsupported
+from crmkit.identities import ask_shipped_plugins
 from crmkit.plugins.governance import os_keyring
-from crmkit.registry import Registry
 from crmkit.vault.identity import load_identity, open_uris_with
 
 
@@ -96,48 +94,6 @@ def test_errors_of_the_keyring_do_not_carry_what_they_say(
         assert "CANARY" not in str(refused.value)
         assert refused.value.__cause__ is None
         assert refused.value.__context__ is None
-
-
-class Answers:
-    """A plugin that answers what it is told to."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-    @hookimpl
-    def crm_unlock_identity(self, uri: str) -> Any:
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
-
-
-def test_the_first_answer_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, other = Identity.generate(), Identity.generate()
-    registry = Registry()
-    for name, answer in (("first", None), ("second", str(one)), ("third", str(other))):
-        registry.register(Answers(answer), name)
-    ask_plugins(registry)
-    monkeypatch.setenv("CRMKIT_IDENTITY", "safe:drawer")
-    assert str(load_identity()) == str(one)
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (ValueError("CANARY"), r"plugin broken failed to open the safe: identity \(ValueError\)"),
-        (7, "plugin broken opened the safe: identity as something that is no text"),
-        (Locked("the drawer is stuck"), "the drawer is stuck"),
-    ],
-)
-def test_a_plugin_that_fails_leaves_it_locked(monkeypatch: pytest.MonkeyPatch, answer: Any, message: str) -> None:
-    registry = Registry()
-    registry.register(Answers(answer), "broken")
-    ask_plugins(registry)
-    monkeypatch.setenv("CRMKIT_IDENTITY", "safe:drawer/CANARY")
-    with pytest.raises(Locked, match=message) as refused:
-        load_identity()
-    assert "CANARY" not in str(refused.value)
-    assert refused.value.__context__ is None
 
 
 def test_unlock_can_put_the_identity_into_the_keyring(
