@@ -48,6 +48,8 @@ RECORD_LENGTH = _RECORD.size
 _HEADING = struct.Struct(">17xI65x")
 
 _FORMAT_AND_ALGORITHM = b"\xc2\x01"
+_PURPOSE = b"crmkit/dek/v1"
+_COMPARTMENT = name_bytes(COMPARTMENT)
 
 
 def wrap(key: AESGCM, key_id: int, workspace: bytes, subject: bytes, generation: int, data_key: bytes) -> bytes:
@@ -70,7 +72,7 @@ def unwrap(key: AESGCM, workspace: bytes, subject: bytes, wrapped: bytes) -> byt
 
 
 def _associated_data(workspace: bytes, subject: bytes, head: bytes) -> bytes:
-    return b"crmkit/dek/v1" + prefixed(workspace) + prefixed(subject) + name_bytes(COMPARTMENT) + head
+    return _PURPOSE + prefixed(workspace) + prefixed(subject) + _COMPARTMENT + head
 
 
 class SubjectKeys(Guarded):
@@ -207,8 +209,9 @@ class SubjectKeys(Guarded):
         key_id = self._keyring.primary("wrap").id
         old = {place: wrapped for place, wrapped in self._wrapped.items() if _wrap_id(wrapped) != key_id}
         if old:
+            key = self._wrap_key(key_id)
             fresh = {
-                (id, generation): self._wrap(id, generation, self._unwrap(id, wrapped))
+                (id, generation): wrap(key, key_id, self._workspace, id, generation, self._unwrap(id, wrapped))
                 for (id, generation), wrapped in old.items()
             }
             self._rewrite({**self._wrapped, **fresh})
