@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets
 
 from crmkit.contributions import Page, Table
+from crmkit.errors import CrmError
 from crmkit.records import Record
 from crmkit.schema import info
 from crmkit.ui.card import Card
@@ -16,12 +17,13 @@ from crmkit.ui.screen import Screen, refresh_tree
 from crmkit.ui.viewmodels.form import FormModel
 from crmkit.ui.viewmodels.text import detail, title
 from crmkit.ui.widgets.bar import Bar, Item
-from crmkit.ui.widgets.base import close_tree
+from crmkit.ui.widgets.base import close_tree, explain
 from crmkit.ui.widgets.form import Form
 
 MATCHES = 8
 OPEN_CARDS = 6  # clean cards beyond this many are closed, the oldest first
 HOME = "customers"
+SECURITY = "security"
 NEW = "new"
 
 
@@ -33,6 +35,7 @@ class App(Screen):
         self._parts: dict[str, ipywidgets.Widget] = {}
         self._stale: set[str] = set()
         self._current = ""
+        self._due = ""
         self.bar = Bar(self, crm.profile.name, "customer")
         self._body = box([], "crm-panel")
         super().__init__(crm, [self.bar, self._body], "app")
@@ -55,9 +58,12 @@ class App(Screen):
 
     def open_record(self, record: Record) -> None:
         """Open the card of any record."""
+        old = self._parts.get(record.id)
+        if isinstance(old, Card) and old.is_gone:  # it is there again
+            close_tree(self._parts.pop(record.id))
         if record.id not in self._parts:
             self._parts[record.id] = safely(
-                lambda: Card(self.crm, record, self._saved, self.open_record, self._show_navigation), "Card"
+                lambda: Card(self.crm, record, self._done, self.open_record, self._show_navigation), "Card"
             )
             self._close_old_cards(record.id)
         self.go(record.id)
@@ -96,8 +102,9 @@ class App(Screen):
         self._arrange()
 
     def arrived(self) -> None:
-        """Show the state of plugins to whoever opened the app."""
+        """Show the state of plugins, and what is due, to whoever opened the app."""
         self._show_health()
+        self._show_due()
 
     # ------------------------------------------------------------- following the workspace
 
@@ -148,6 +155,8 @@ class App(Screen):
             if key not in self._pages
         ]
         self.bar.navigation([*pages, *cards], self._current)
+        more = self._pages.get(SECURITY)
+        self.bar.notice(self._due if self._current == HOME else "", *((more.name, more.title) if more else ()))
 
     def _show_health(self) -> None:
         failed = [plugin for plugin in self.crm.plugins if plugin.state not in ("active", "disabled")]
@@ -157,6 +166,17 @@ class App(Screen):
         ]
         self.bar.health(lines)
 
+    def _show_due(self) -> None:
+        """Say on the first page how much is due; only when somebody comes, for it reads the whole audit log."""
+        try:
+            count = len(self.crm.security.report().overdue)
+        except CrmError as error:
+            self._due = explain(error)
+        else:
+            things = "1 thing about safety is" if count == 1 else f"{count:,} things about safety are"
+            self._due = f"{things} due" if count else ""
+        self._show_navigation()
+
     def _close_old_cards(self, newest: str) -> None:
         clean = [
             key for key, part in self._parts.items() if isinstance(part, Card) and not part.dirty and key != newest
@@ -164,8 +184,8 @@ class App(Screen):
         for key in clean[: max(0, len(clean) + 1 - OPEN_CARDS)]:
             close_tree(self._parts.pop(key))
 
-    def _saved(self, record: Record, done: str) -> None:
-        self.bar.status(f"{title(record)} {done}.")
+    def _done(self, text: str) -> None:
+        self.bar.status(text)
         self.refresh()
 
     def _created(self, record: Record) -> None:

@@ -13,15 +13,22 @@ from crmkit.schema import info
 from crmkit.ui.compose import Box, box, compose, safely
 from crmkit.ui.screen import refresh_tree
 from crmkit.ui.viewmodels.card import CardModel
+from crmkit.ui.viewmodels.erase import EraseModel, can_be_erased
 from crmkit.ui.viewmodels.form import FormModel
 from crmkit.ui.viewmodels.secret import SecretModel
 from crmkit.ui.viewmodels.text import title
+from crmkit.ui.widgets.base import close_tree
+from crmkit.ui.widgets.erase import Erase
 from crmkit.ui.widgets.form import Form
 from crmkit.ui.widgets.head import Head
 from crmkit.ui.widgets.secret import Secret
 from crmkit.ui.widgets.tabs import Tabs
 
-Saver = Callable[[Any, str], None]  # (record, what was done)
+Teller = Callable[[str], None]  # what was done, in one line
+GONE = {
+    "erased": "Everything of this person is gone. The page Security lists the certificate.",
+    "removed": "Somebody removed it, or no longer shares it with you.",
+}
 
 
 class Card(Box):
@@ -31,12 +38,13 @@ class Card(Box):
         self,
         crm: Any,
         record: Record,
-        on_saved: Saver | None = None,
+        on_done: Teller | None = None,
         on_open: Callable[[Any], None] | None = None,
         on_touched: Callable[[], None] | None = None,
     ) -> None:
         self.model = CardModel(crm, record)
-        self._on_saved, self._on_open = on_saved, on_open
+        self._on_done, self._on_open = on_done, on_open
+        self.is_gone = False
         self.form = Form(FormModel(crm, info(type(record)).type, record), self._saved, on_touched)
         self._head = Head(self.model.head())
         self._builders = self._tabs(crm)
@@ -45,7 +53,9 @@ class Card(Box):
         self.tabs = Tabs(
             "Parts of this card", [(key, heading) for key, (heading, _) in self._builders.items()], self._show
         )
-        super().__init__([self._head, self.tabs, self._body])
+        self._erase = Erase(EraseModel(crm, record), self._erased) if can_be_erased(type(record)) else None
+        last = [self._erase] if self._erase is not None else []
+        super().__init__([self._head, self.tabs, self._body, *last])
         self.add_class("crm-card")
         self._show(self.tabs.current)
 
@@ -57,10 +67,16 @@ class Card(Box):
     @property
     def title(self) -> str:
         """What people call the record."""
-        return title(self.model.record)
+        return f"{info(type(self.model.record)).title} gone" if self.is_gone else title(self.model.record)
 
     def refresh(self) -> None:
-        """Show what was saved meanwhile."""
+        """Show what was saved meanwhile; what was typed into a record that somebody removed stays."""
+        if self.is_gone:
+            return
+        if fate := self.model.fate():
+            if fate == "erased" or not self.dirty:
+                self._end(fate)
+            return
         if self.model.refresh():
             self._head.show(self.model.head())
         for part in self._built.values():
@@ -96,6 +112,26 @@ class Card(Box):
             self._body.children = tuple(self._built.values())
         for name, part in self._built.items():
             part.layout.display = None if name == key else "none"
+        if self._erase is not None:
+            self._erase.layout.display = None if key == "profile" else "none"
+
+    def _end(self, fate: str) -> None:
+        """Show in place of a record that it is gone; a certificate stays."""
+        self.is_gone = True
+        self.form.model.revert()
+        self._body.children = ()
+        for part in self._built.values():
+            close_tree(part)
+        self._built = {}
+        for view in (self.tabs, self._body):
+            view.layout.display = "none"
+        if self._erase is not None and not self._erase.model.certificate:
+            self._erase.layout.display = "none"
+        self._head.show({"title": f"{info(type(self.model.record)).title} {fate}", "text": GONE[fate]})
+
+    def _erased(self) -> None:
+        self._end("erased")
+        self._say(f"{info(type(self.model.record)).title} erased.")
 
     def _saved(self, record: Record) -> None:
         self._tell(record, "saved")
@@ -106,5 +142,8 @@ class Card(Box):
 
     def _tell(self, record: Record, done: str) -> None:
         self.refresh()
-        if self._on_saved is not None:
-            self._on_saved(record, done)
+        self._say(f"{title(record)} {done}.")
+
+    def _say(self, text: str) -> None:
+        if self._on_done is not None:
+            self._on_done(text)

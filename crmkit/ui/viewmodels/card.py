@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+from crmkit.errors import CrmError, Erased
 from crmkit.records import Record
 from crmkit.schema import info
 from crmkit.ui.viewmodels.text import present, title
@@ -46,6 +47,18 @@ class CardModel:
             return False
         self.record = fresh
         return True
+
+    def fate(self) -> Literal["", "erased", "removed"]:
+        """Return what became of a record that is no longer there; empty while it is."""
+        if self.crm.collection(type(self.record)).get(self.record.id) is not None:
+            return ""
+        try:
+            self.crm.history(self.record, limit=1)
+        except Erased:
+            return "erased"
+        except CrmError:  # it was there, and is hidden now
+            pass
+        return "removed"
 
     def _subtitle(self) -> str:
         number = getattr(self.record, "number", None)

@@ -26,10 +26,17 @@ class SecretModel:
         return found
 
     def describe(self) -> dict[str, Any]:
-        """Return label, help and mask as plain data for the view."""
+        """Return label, help, mask and why this user may not reveal it as plain data for the view."""
         spec = self.crm.collection(self._type).info.fields[self.field]
-        stored = getattr(self.record, self.field)
-        return {"label": spec.label, "help": spec.help, "masked": str(stored) if stored is not None else ""}
+        record = self.record
+        stored = getattr(record, self.field)
+        decision = self.crm.can("reveal", record)
+        return {
+            "label": spec.label,
+            "help": spec.help,
+            "masked": str(stored) if stored is not None else "",
+            "refused": "" if decision else decision.reason,
+        }
 
     def reveal(self, reason: str) -> str:
         """Return the plain value, after the reason has been written into the audit log.

@@ -1,7 +1,7 @@
 // The top of the app: search box, navigation with open cards, status line.
 
 function render({ model, el: root }) {
-  const wire = talk(model, root, { bar: build, found, nav, status, health });
+  const wire = talk(model, root, { bar: build, found, nav, status, health, notice });
   const title = el("div", { class: "crm-brand" });
   const combo = combobox({
     label: "Search customers", placeholder: "Search by name, number, mail…", type: "search",
@@ -13,10 +13,11 @@ function render({ model, el: root }) {
   const tabs = el("nav", { class: "crm-tabs-bar", "aria-label": "Pages and open cards" });
   const line = el("div", { class: "crm-status", role: "status" });
   const trouble = el("details", { class: "crm-health", hidden: true });
+  const hint = el("div", { class: "crm-notice crm-quiet", hidden: true });
   root.append(
     el("div", { class: "crm-bar" }, title, el("div", { class: "crm-bar-search" }, combo.box), create),
     el("div", { class: "crm-bar-low" }, tabs, line),
-    trouble,
+    trouble, hint,
   );
 
   function build(message) {
@@ -41,6 +42,14 @@ function render({ model, el: root }) {
     trouble.hidden = !lines.length;
     const summary = lines.length === 1 ? "A plugin has a problem" : `${lines.length} problems with plugins`;
     trouble.replaceChildren(el("summary", {}, summary), el("ul", {}, ...lines.map((text) => el("li", {}, text))));
+  }
+
+  function notice({ text, key, title: page }) {
+    hint.hidden = !text;
+    hint.replaceChildren(
+      key ? `${text}: see ` : `${text}.`,
+      key ? el("button", { type: "button", class: "crm-link", onclick: () => wire.ask("go", { id: key }) }, page) : "",
+    );
   }
 
   wire.ask("hello");

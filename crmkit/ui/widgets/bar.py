@@ -59,6 +59,7 @@ class Bar(View):
         self._current = ""
         self._status: dict[str, Any] = {"text": "", "bad": False}
         self._health: list[str] = []
+        self._notice: dict[str, str] = {"text": "", "key": "", "title": ""}
 
     def handlers(self) -> dict[str, Handler]:
         """Return the messages of the bar: hello, search, open, new, go, leave."""
@@ -87,6 +88,13 @@ class Bar(View):
             self._health = lines
             self._tell("health", lines=lines)
 
+    def notice(self, text: str, key: str = "", title: str = "") -> None:
+        """Say something quietly below the navigation, and where more of it is; an empty text says nothing."""
+        notice = {"text": text, "key": key, "title": title}
+        if notice != self._notice:
+            self._notice = notice
+            self._tell("notice", **notice)
+
     def _tell(self, kind: str, **content: Any) -> None:
         if self.seen:
             self.say(kind, **content)
@@ -96,6 +104,7 @@ class Bar(View):
         self.navigation(self._items, self._current)
         self.say("status", **self._status)
         self.say("health", lines=self._health)
+        self.say("notice", **self._notice)
         self._actions.arrived()
 
     def _search(self, message: Mapping[str, Any]) -> None:

@@ -80,9 +80,9 @@ function talk(model, root, answers) {
     answers[message.type]?.(message);
   };
   const tell = (type, content = {}) => model.send({ type, ...content });
-  const ask = (type, content = {}) => {
+  const ask = (type, content = {}, patience = ANSWER_MS) => {
     clearTimeout(timer);
-    timer = setTimeout(() => show("No answer from the kernel. If this stays, run the cell again."), ANSWER_MS);
+    timer = setTimeout(() => show("No answer from the kernel. If this stays, run the cell again."), patience);
     tell(type, content);
   };
   model.on("msg:custom", hear);
@@ -95,6 +95,16 @@ function talk(model, root, answers) {
       root.removeEventListener("keydown", keepKeys);
     },
   };
+}
+
+/** Make a button one that gives the reason why it does nothing, as its hint; without a reason it works. */
+function refuse(button, hint, reason) {
+  hint.textContent = reason;
+  hint.hidden = true;
+  for (const [name, value] of [["aria-disabled", "true"], ["aria-describedby", hint.id], ["title", reason]]) {
+    if (reason) button.setAttribute(name, value);
+    else button.removeAttribute(name);
+  }
 }
 
 /** Keep keys from the notebook, except the one that saves it. */
@@ -117,6 +127,7 @@ function combobox({ label, placeholder, value = "", search, pick, type = "text",
   let active = -1;
   const close = () => {
     list.hidden = true;
+    list.replaceChildren();
     active = -1;
     input.setAttribute("aria-expanded", "false");
     input.removeAttribute("aria-activedescendant");

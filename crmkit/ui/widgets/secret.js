@@ -6,15 +6,17 @@ function render({ model, el: root }) {
   const label = el("span", { class: "crm-label", id: `${id}-label` });
   const value = el("output", { class: "crm-secret-value", "aria-labelledby": `${id}-label`, "aria-live": "off" });
   const left = el("span", { class: "crm-quiet crm-secret-left" });
+  const hint = el("span", { class: "crm-quiet", id: `${id}-hint`, hidden: true });
   const reveal = el("button", { type: "button", class: "crm-button crm-reveal", onclick: askReason }, "Reveal");
   const hide = el("button", { type: "button", class: "crm-button crm-hide", hidden: true, onclick: () => cover() }, "Hide");
   const replace = el("button", { type: "button", class: "crm-button crm-replace", onclick: askValue }, "Replace");
   const prompt = el("form", { class: "crm-secret-prompt", hidden: true });
   root.append(el(
     "div", { class: "crm-secret", role: "group", "aria-labelledby": `${id}-label` },
-    label, el("div", { class: "crm-secret-line" }, value, left, reveal, hide, replace), prompt,
+    label, el("div", { class: "crm-secret-line" }, value, left, reveal, hide, replace, hint), prompt,
   ));
   let masked = "";
+  let refused = "";
   let once = false;
   let clock = null;
 
@@ -22,6 +24,8 @@ function render({ model, el: root }) {
     label.textContent = message.label;
     masked = message.masked;
     once = Boolean(message.once);
+    refused = message.refused || "";
+    refuse(reveal, hint, refused);
     replace.hidden = once;
     reveal.setAttribute("aria-label", `Reveal ${message.label}`);
     replace.setAttribute("aria-label", `${masked ? "Replace" : "Enter"} ${message.label}`);
@@ -81,6 +85,7 @@ function render({ model, el: root }) {
   }
 
   function askReason() {
+    if (refused) { hint.hidden = false; return; }
     const input = el("input", { class: "crm-input", type: "text", required: true, autocomplete: "off", placeholder: "Why do you need it? (kept in the audit log)", "aria-label": `Reason to reveal ${label.textContent}` });
     open(input, "Show", (reason) => wire.ask("reveal", { reason }));
   }
