@@ -44,7 +44,8 @@ Few = Annotated[int, Field(ge=0, lt=31)]
 def registered(crm: CRM, annotation: Any) -> None:
     """Register a record type with one field of this type that asks to be searchable."""
     fields = {"customer": Reference[Customer], "value": Annotated[annotation, Searchable()]}
-    paper = type(Record)("Paper", (Record,), {"__annotations__": fields, "__module__": __name__}, type="paper")
+    make: Any = type(Record)
+    paper = make("Paper", (Record,), {"__annotations__": fields, "__module__": __name__}, type="paper")
     crm.register(type("Plugin", (), {"crm_record_types": hookimpl(lambda self: [paper])})())
 
 

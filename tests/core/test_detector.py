@@ -325,7 +325,7 @@ def test_a_column_of_them_cannot_be_imported(crm: CRM, tmp_path: Path) -> None:
         crm.import_file(path, as_="customer", map={"CVV": "notes"})
     plan = crm.import_file(path, as_="customer", map={"PIN code": "postcode"})
     assert plan.unmapped == ("CVV",)
-    assert plan.records[0].postcode == "560001"
+    assert getattr(plan.records[0], "postcode", "") == "560001"
     path.write_text(f"name,notes\nAda,{BESIDE[0]}\nBob,\n")
     (bad,) = crm.import_file(path, as_="customer").bad
     assert (bad.line, bad.field) == (2, "notes")

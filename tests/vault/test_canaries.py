@@ -251,13 +251,17 @@ def notebook(path: Path) -> None:
         "crm.customers.update(customer, email=customer.name, iban=customer.name)",
         "crm.customers.update(customer.model_copy(update={'rev': 0}), notes=customer.notes + customer.name)",
     ]  # fmt: skip
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    code = [
+        {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "id": f"c{at}"}
+        for at, source in enumerate(cells)
+    ]
+    book: Any = nbformat.from_dict({"cells": code, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(book, timeout=120, store_widget_state=True, allow_errors=True, resources=folder).execute()
     failed = [cell.source for cell in book.cells if any(out.output_type == "error" for out in cell.outputs)]
     assert failed == cells[-2:]
     assert book.metadata.widgets  # the state of the widgets was saved
-    path.write_text(nbformat.writes(book), encoding="utf-8")
+    path.write_text(json.dumps(book), encoding="utf-8")
 
 
 def commands(workspace: Path) -> str:
