@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -365,6 +367,38 @@ def test_no_older_backup_brings_anybody_back(crm: CRM, place: Path, tmp_path: Pa
         if back.profile.seal == "personal":
             assert holding(back.workspace.folder, "canary0", "canary1", "canary2") == []
     assert count == 5
+
+
+@pytest.mark.proof
+def test_nobody_comes_back(tmp_path: Path, scale: Callable[[int], int], record_property: Any) -> None:
+    """Many people, erased at random between backups; every backup is restored with the newest keys."""
+    seed = Random().getrandbits(32)
+    chance, count = Random(seed), scale(50)
+    with crmkit.create(tmp_path / "acme") as crm:
+        crm.customers.add_many(
+            [{"name": f"canary{number}", "email": f"canary{number}@example.org"} for number in range(count)]
+        )
+        left, gone = [each.id for each in crm.customers.find(limit=count)], []
+        chance.shuffle(left)
+        while left:
+            crm.backup(tmp_path / "backups")
+            gone += (now := [left.pop() for _ in range(min(len(left), max(1, count // 4)))])
+            for id in now:
+                if chance.random() < 0.5:
+                    crm.customers.update(id, notes=f"more of {id}")
+                crm.erase(id, reason="r")
+        crm.backup(tmp_path / "backups")
+        suppressed = [crm.customers.check(name="X", email=f"canary{number}@example.org") for number in range(count)]
+    assert all(suppressed)
+    resurrected = 0
+    for number, data in enumerate(sorted((tmp_path / "backups").glob("*.data.zip.age"))):
+        with crmkit.restore(data, tmp_path / f"restored{number}") as back:
+            resurrected += len(back.customers) + sum(back.customers.get(id) is not None for id in gone)
+            resurrected += len(holding(back.workspace.folder, *(f"canary{number}@" for number in range(count))))
+    record_property("seed", seed)
+    record_property("erased", len(gone))
+    record_property("backups", number + 1)
+    assert (resurrected, len(gone)) == (0, count)
 
 
 def test_keys_that_were_saved_before_bring_nobody_back_to_the_same_user(crm: CRM, tmp_path: Path) -> None:
