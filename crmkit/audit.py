@@ -11,7 +11,6 @@ from typing import Any
 from crmkit.errors import Damaged, Erased, Invalid, Refused
 from crmkit.store.files import Files
 from crmkit.store.lock import WorkspaceLock
-from crmkit.values import instant_text
 from crmkit.vault import Vault
 from crmkit.workspace import Workspace
 
@@ -131,10 +130,10 @@ def check_reveals(vault: Vault, actor: str) -> None:
         if line["actor"] == actor and line["action"] == "reveal":
             shown.append(at)
     if len(shown) >= REVEALS:
-        again = shown[REVEALS - 1] + WINDOW
+        again = shown[REVEALS - 1] + WINDOW + timedelta(seconds=1)  # said without fractions
         raise Refused(
             f"{REVEALS} sensitive values were shown to {actor} within {WINDOW // timedelta(minutes=1)} minutes; "
-            f"the next one may be at {instant_text(again)}, or at once after: crmkit unlock"
+            f"the next one may be at {again:%Y-%m-%d %H:%M:%S} UTC, or at once after: crmkit unlock"
         )
 
 

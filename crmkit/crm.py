@@ -354,7 +354,8 @@ class CRM(Handle):
         """Tell `handle` every change from now on, at least once, also those made while nobody looked.
 
         How far it came is kept in the workspace, under `name`, after `handle` returned: what a crash, or an error
-        of its own, cuts short is told again. The first time it begins with the newest commit.
+        of its own, cuts short is told again. The first time it begins with the newest commit. Looking is no use of the
+        workspace: a process that does nothing else needs ``CRMKIT_IDLE_MINUTES=0``, or it locks itself.
 
         Args:
             name: Names the consumer, in every process and after a restart.

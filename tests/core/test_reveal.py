@@ -103,7 +103,7 @@ def test_twenty_in_ten_minutes(crm: CRM, ada: Any, clock: list[datetime], tmp_pa
     for number in range(REVEALS):
         clock[0] = first + timedelta(seconds=10 * number)
         crm.reveal(ada, "iban", reason=f"refund {number}")
-    again = (first + timedelta(minutes=10)).strftime("%Y-%m-%dT%H:%M:%S")
+    again = (first + timedelta(minutes=10, seconds=1)).strftime("%Y-%m-%d %H:%M:%S UTC")
     with pytest.raises(Refused, match=f"20 sensitive values were shown to .* may be at {again}.*crmkit unlock"):
         crm.reveal(ada, "iban", reason="one more")
     assert len(crm.audit.entries()) == REVEALS  # what was refused is no reveal
