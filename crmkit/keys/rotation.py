@@ -16,6 +16,7 @@ from crmkit.errors import Erased, NotFound
 from crmkit.keys.deeds import Deeds
 from crmkit.records import new_id
 from crmkit.store.base import ANY, NEW, Put, Reseal, Step
+from crmkit.vault.blind_index import planned_bits
 
 BATCH = 500  # documents
 PASSES = 5  # at most: somebody else may put back what was sealed before
@@ -75,10 +76,14 @@ class Rotation:
         return Rotated("data", documents, past.steps, self._left(past.left))
 
     def index(self) -> Rotated:
-        """Make a new tag for each value that exact search looks for, and destroy the key of the old tags."""
+        """Make a new tag for each value that exact search looks for, and destroy the key of the old tags.
+
+        How long the new tags are is planned for the number of records that there are now.
+        """
         with self._deeds.deed("rotate", "index"):
             if len([key for key in self._vault.keys if key.purpose == "bidx" and key.secret]) < 2:
-                self._vault.rotate_index()  # else one was cut short
+                counts = Counter(collection for collection, _ in self._places())
+                self._vault.rotate_index(planned_bits(max(counts.values(), default=0)))  # else one was cut short
         documents = 0
         for _ in range(PASSES):
             old = [place for place in self._places() if self._has_old_tag(*place)]

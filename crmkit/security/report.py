@@ -203,6 +203,8 @@ def overdue(workspace: Workspace, vault: Vault, indexes: Iterable[Index], now: d
         yield "a rotation of the keys was cut short: crmkit keys rotate completes it"
     if (wanted := read_profile(workspace.profile).seal) != vault.seal_level:
         yield f"crmkit.toml asks for the seal level {wanted}, what is stored has {vault.seal_level}: crmkit keys seal"
+    if sum(key.purpose == "bidx" and key.status in ("primary", "active") for key in vault.keys) > 1:
+        yield "tags for exact search are left under an older key: crmkit keys rotate --scope index completes it"
     for index in indexes:
         if index.records >= FEW and not 2 <= index.candidates <= math.sqrt(index.records):
             yield (

@@ -119,5 +119,23 @@ def test_tags_of_another_length_are_found_until_they_are_made_anew(crm: CRM) -> 
     tags = {doc["id"]: doc[TAGS]["tax_id"] for doc in crm._store.tables()["customers"].values()}
     assert (len(tags[ada.id]), len(tags[bob.id])) == (len("b1.00000002.fff"), len("b1.00000002.7f"))
     assert [key.bits for key in crm._vault.keys if key.purpose == "bidx"] == [12, 7]
-    for record, tax_id in ((ada, "GB111111111"), (bob, "GB222222222")):
-        assert [found.id for found in crm.customers.find(F.tax_id == tax_id)] == [record.id]
+    assert "older key" in str(crm.security.report())
+
+    def both_are_found() -> None:
+        for record, tax_id in ((ada, "GB111111111"), (bob, "GB222222222")):
+            assert [found.id for found in crm.customers.find(F.tax_id == tax_id)] == [record.id]
+
+    both_are_found()
+    crm.keys.rotate("index")  # completes it: one key is left
+    assert "older key" not in str(crm.security.report())
+    both_are_found()
+
+
+def test_a_rotation_plans_for_the_records_that_there_are(crm: CRM) -> None:
+    crm.customers.add_many([{"name": f"N{number}", "tax_id": f"GB{number:09}"} for number in range(300)])
+    crm.keys.rotate("index")
+    assert {key.bits for key in crm._vault.keys if key.purpose == "bidx" and key.status == "primary"} == {
+        planned_bits(300)
+    }
+    assert "do not fit" not in str(crm.security.report())
+    assert len(crm.customers.find(F.tax_id == "GB000000123")) == 1

@@ -251,11 +251,12 @@ def notebook(path: Path) -> None:
         "crm.customers.update(customer, email=customer.name, iban=customer.name)",
         "crm.customers.update(customer.model_copy(update={'rev': 0}), notes=customer.notes + customer.name)",
     ]  # fmt: skip
-    code = [
-        {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "id": f"c{at}"}
+    code: list[dict[str, Any]] = [
+        {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "execution_count": None, "id": f"c{at}"}
         for at, source in enumerate(cells)
     ]
-    book: Any = nbformat.from_dict({"cells": code, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    reads: Any = nbformat.reads
+    book = reads(json.dumps({"cells": code, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}), as_version=4)
     folder = {"metadata": {"path": str(path.parent)}}
     NotebookClient(book, timeout=120, store_widget_state=True, allow_errors=True, resources=folder).execute()
     failed = [cell.source for cell in book.cells if any(out.output_type == "error" for out in cell.outputs)]
