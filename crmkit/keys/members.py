@@ -24,7 +24,7 @@ class Members:
         return iter(self._deeds.vault.members())
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)  # list() would ask for the length first
 
     def __repr__(self) -> str:
         lines = [f"{each.name}  {each.kind}  {each.added[:10]}  {each.public_key}{self._mark(each)}" for each in self]

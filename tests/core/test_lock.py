@@ -44,6 +44,10 @@ DEEDS: dict[str, Callable[[CRM, Any], object]] = {
     "seq": lambda crm, ada: crm.seq(),
     "verify": lambda crm, ada: crm.verify(),
     "examine": lambda crm, ada: crm.examine(),
+    "keys": lambda crm, ada: crm.keys.status(),
+    "members": lambda crm, ada: list(crm.members),
+    "security": lambda crm, ada: crm.security.report(),
+    "erase": lambda crm, ada: crm.erase(ada, reason="request 17", dry_run=True),
     "analyse": lambda crm, ada: crm.analyse("revenue"),
 }
 
