@@ -23,7 +23,7 @@ from crmkit.store.frames import FORMAT
 from crmkit.store.salvage import APART, Salvaged, salvage, survey
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault, user_name
-from crmkit.vault.subjects import sound_records
+from crmkit.vault.key_records import sound_records
 from crmkit.vault.vault import SUBJECTS_FILE
 from crmkit.workspace import PROFILE, Workspace, safe_name
 

@@ -1,78 +1,35 @@
-"""The data keys, one per subject, wrapped by the keyring (C2) in ``keys/subjects.bin``.
+"""The data keys, one per subject, wrapped by the keyring in ``keys/subjects.bin``; `key_records` has its bytes.
 
-::
-
-    record    subject id (16) · C2 (70) · CRC-32 of both (4)                                            90 bytes
-    C2        0xC2 · algorithm 01 · wrap key id (4) · generation (4) · nonce (12) · wrapped key (32) · tag (16)
-    heading   zeros (17) · number of records (4) · zeros (65) · CRC-32 of all (4)                       90 bytes
-
-All numbers are big-endian. A new key is on disk before the first commit that uses it.
-
-Keys that are made together stand behind a heading, which is on disk before them: of many records any may be
-missing after a loss of power, and the heading says that they are an append that did not finish, not damage. A record
-in which one bit is wrong is damage wherever it stands: no loss of power does that.
-
-Keys are taken away, or wrapped anew, by putting a whole new file in the place of the old one; other processes notice
-that the last record that they read is no longer where it was, and read everything again.
+A new key is on disk before the first commit that uses it. Keys are taken away, or wrapped anew, by putting a whole new
+file in the place of the old one; other processes notice that the last record that they read is no longer where it was,
+and read everything again.
 """
 
 from __future__ import annotations
 
 import os
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from crmkit.durable import open_file, replace_file, with_bit_put_right, write_at
+from crmkit.durable import open_file, replace_file, write_at
 from crmkit.errors import Damaged, Erased, NotFound
+from crmkit.vault import key_records
 from crmkit.vault.erasures import Erasures
 from crmkit.vault.guarded import Guarded
+from crmkit.vault.key_records import RECORD_LENGTH, packed, unwrap, wrap, wrap_id
 from crmkit.vault.keyring import KEY_LENGTH
 from crmkit.vault.keyring_file import KeyringFile
-from crmkit.vault.layout import COMPARTMENT, Mark, id_bytes, id_text, mark_of, name_bytes, prefixed
+from crmkit.vault.layout import Mark, id_bytes, id_text, mark_of
 
 FIRST_GENERATION = 1
 OPEN_KEYS = 8_192  # how many opened data keys are kept; each takes about 2.5 kB
-
-_RECORD = struct.Struct(">86sI")
-RECORD_LENGTH = _RECORD.size
-_HEADING = struct.Struct(">17xI65x")
-
-_FORMAT_AND_ALGORITHM = b"\xc2\x01"
-_PURPOSE = b"crmkit/dek/v1"
-_COMPARTMENT = name_bytes(COMPARTMENT)
-
-
-def wrap(key: AESGCM, key_id: int, workspace: bytes, subject: bytes, generation: int, data_key: bytes) -> bytes:
-    """Return a data key wrapped for one subject: the 70 bytes of C2."""
-    head = _FORMAT_AND_ALGORITHM + key_id.to_bytes(4, "big") + generation.to_bytes(4, "big")
-    nonce = os.urandom(12)
-    return head + nonce + key.encrypt(nonce, data_key, _associated_data(workspace, subject, head))
-
-
-def unwrap(key: AESGCM, workspace: bytes, subject: bytes, wrapped: bytes) -> bytes:
-    """Return the data key inside C2.
-
-    Raises:
-        Damaged: It was wrapped for another subject or workspace, or it was changed.
-    """
-    try:
-        return key.decrypt(wrapped[10:22], wrapped[22:], _associated_data(workspace, subject, wrapped[:10]))
-    except InvalidTag:
-        raise Damaged("its data key was changed, or wrapped for another subject") from None
-
-
-def _associated_data(workspace: bytes, subject: bytes, head: bytes) -> bytes:
-    return _PURPOSE + prefixed(workspace) + prefixed(subject) + _COMPARTMENT + head
 
 
 class SubjectKeys(Guarded):
@@ -140,7 +97,7 @@ class SubjectKeys(Guarded):
 
     def counts(self) -> Counter[int]:
         """Return how many data keys each wrap key wraps, by its id."""
-        return Counter(_wrap_id(wrapped) for wrapped in self._wrapped.values())
+        return Counter(wrap_id(wrapped) for wrapped in self._wrapped.values())
 
     # ------------------------------------------------------------------ the caller holds the lock of the workspace
 
@@ -207,7 +164,7 @@ class SubjectKeys(Guarded):
         """Wrap every data key by the primary wrap key; return how many were wrapped by another one."""
         self._look_again()
         key_id = self._keyring.primary("wrap").id
-        old = {place: wrapped for place, wrapped in self._wrapped.items() if _wrap_id(wrapped) != key_id}
+        old = {place: wrapped for place, wrapped in self._wrapped.items() if wrap_id(wrapped) != key_id}
         if old:
             key = self._wrap_key(key_id)
             fresh = {
@@ -299,9 +256,9 @@ class SubjectKeys(Guarded):
         return Erased(f"data key {generation} of {id_text(id)} was destroyed when a newer one took its place")
 
     def _wrap_key_of(self, wrapped: bytes) -> AESGCM:
-        if wrapped[:2] != _FORMAT_AND_ALGORITHM:
+        if wrapped[:2] != key_records.FORMAT_AND_ALGORITHM:
             raise Damaged("the format or algorithm of its data key is not known to this version")
-        return self._wrap_key(_wrap_id(wrapped))
+        return self._wrap_key(wrap_id(wrapped))
 
     def _wrap_key(self, id: int) -> AESGCM:
         if id not in self._wrapping:
@@ -311,7 +268,7 @@ class SubjectKeys(Guarded):
     # ------------------------------------------------------------------ writing
 
     def _new_record(self, id: bytes, generation: int) -> bytes:
-        return _packed(id + self._wrap(id, generation, os.urandom(KEY_LENGTH)))
+        return packed(id + self._wrap(id, generation, os.urandom(KEY_LENGTH)))
 
     def _wrap(self, id: bytes, generation: int, data_key: bytes) -> bytes:
         key_id = self._keyring.primary("wrap").id
@@ -319,7 +276,7 @@ class SubjectKeys(Guarded):
 
     def _append(self, records: list[bytes]) -> None:
         start = self._end
-        heading = _packed(_HEADING.pack(len(records))) if len(records) > 1 else b""
+        heading = key_records.heading(len(records)) if len(records) > 1 else b""
         body = b"".join(records)
         fd = open_file(self._path)
         try:
@@ -334,20 +291,22 @@ class SubjectKeys(Guarded):
 
     def _rewrite(self, keys: Mapping[tuple[bytes, int], bytes]) -> None:
         """Put a new file in the place of the old one, without headings: it is whole, or not there at all."""
-        replace_file(self._path, b"".join(_packed(id + wrapped) for (id, _), wrapped in keys.items()))
+        replace_file(self._path, b"".join(packed(id + wrapped) for (id, _), wrapped in keys.items()))
         self.refresh()
 
     def _take(self, data: bytes) -> None:
         """Take in what stands behind the records that were read."""
         start, whole = self._end, len(data) - len(data) % RECORD_LENGTH
-        bodies = [_checked(body, crc) for body, crc in _RECORD.iter_unpack(data[:whole])]
+        bodies = [key_records.checked(body, crc) for body, crc in key_records.RECORD.iter_unpack(data[:whole])]
         taken = 0
         while taken < len(bodies):
-            length = _length_of_append(bodies[taken])
+            length = key_records.length_of_append(bodies[taken])
             append = bodies[taken : taken + length]
             if len(append) < length or None in append:
                 torn = data[taken * RECORD_LENGTH : whole]
-                if any(bodies[taken + length :]) or _has_wrong_bit(torn):  # an append is on disk before the next one
+                if any(bodies[taken + length :]) or key_records.has_wrong_bit(
+                    torn
+                ):  # an append is on disk before the next one
                     raise Damaged(f"{self._path}: record {start // RECORD_LENGTH + bodies.index(None) + 1} is damaged")
                 break
             for body in filter(None, append[1:] or append):
@@ -362,74 +321,3 @@ class SubjectKeys(Guarded):
         generation = int.from_bytes(wrapped[6:10], "big")
         self._wrapped[id, generation] = wrapped
         self._newest[id] = max(generation, self._newest.get(id, FIRST_GENERATION))
-
-
-class Sound(NamedTuple):
-    """What is sound in a damaged file of keys.
-
-    Attributes:
-        records: The records, as a file of its own.
-        damaged: How many bytes are not sound.
-        mended: In how many records one bit was wrong, and was put right.
-    """
-
-    records: bytes
-    damaged: int
-    mended: int
-
-
-def sound_records(data: bytes) -> Sound:
-    """Return what is sound in a damaged file of keys, wherever in it."""
-    found: list[bytes] = []
-    damaged = mended = at = end = 0
-    while at < len(data):
-        record = data[at : at + RECORD_LENGTH]
-        body = _mended(record) if (at - end) % RECORD_LENGTH == 0 else _sound(record)
-        if body is None:
-            damaged += 1
-            at += 1
-            continue
-        if body[16:18] == _FORMAT_AND_ALGORITHM:  # not a heading
-            found.append(_packed(body))
-            mended += found[-1] != record
-        at = end = at + RECORD_LENGTH
-    return Sound(b"".join(found), damaged, mended)
-
-
-def _has_wrong_bit(records: bytes) -> bool:
-    """Return whether a record that is not sound would be, but for one bit."""
-    rows = (records[at : at + RECORD_LENGTH] for at in range(0, len(records), RECORD_LENGTH))
-    return any(_sound(row) is None and _mended(row) is not None for row in rows)
-
-
-def _sound(record: bytes) -> bytes | None:
-    """Return what a record holds."""
-    return _checked(*_RECORD.unpack(record)) if len(record) == RECORD_LENGTH else None
-
-
-def _mended(record: bytes) -> bytes | None:
-    """Return what a record holds, also where one bit of it is wrong."""
-    if len(record) < RECORD_LENGTH:
-        return None
-    right = with_bit_put_right(*_RECORD.unpack(record))
-    is_ours = right is not None and (right[16:18] == _FORMAT_AND_ALGORITHM or _length_of_append(right) > 1)
-    return right if is_ours else None
-
-
-def _wrap_id(wrapped: bytes) -> int:
-    return int.from_bytes(wrapped[2:6], "big")
-
-
-def _packed(body: bytes) -> bytes:
-    return _RECORD.pack(body, zlib.crc32(body))
-
-
-def _checked(body: bytes, crc: int) -> bytes | None:
-    return body if zlib.crc32(body) == crc else None
-
-
-def _length_of_append(first: bytes | None) -> int:
-    """Return how many records were written together, by the first of them."""
-    if first is None or first[16:17] != b"\0":
-        return 1
-    return 1 + int(_HEADING.unpack(first)[0])

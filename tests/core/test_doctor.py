@@ -18,7 +18,7 @@ from crmkit.safekeeping.doctor import (
     examine_closed,
     salvage_workspace,
 )
-from crmkit.vault.subjects import RECORD_LENGTH, sound_records
+from crmkit.vault.key_records import RECORD_LENGTH, sound_records
 from crmkit.workspace import Workspace
 
 pytestmark = pytest.mark.shipped_plugins  # the catalog's purchases
@@ -331,9 +331,9 @@ def test_the_keys_of_a_backup_bring_the_records_back(crm: CRM, tmp_path: Path) -
 @pytest.mark.proof
 def test_sound_keys_are_found_wherever_they_are() -> None:
     rng = random.Random(20261122)
-    from crmkit.vault.subjects import _packed
+    from crmkit.vault.key_records import packed
 
-    records = [_packed(rng.randbytes(16) + b"\xc2\x01" + rng.randbytes(68)) for _ in range(50)]
+    records = [packed(rng.randbytes(16) + b"\xc2\x01" + rng.randbytes(68)) for _ in range(50)]
     whole = b"".join(records)
     assert sound_records(whole) == (whole, 0, 0)
     for _ in range(50):

@@ -17,7 +17,7 @@ import pytest
 from crmkit import durable
 from crmkit.store.compaction import Compaction
 from crmkit.store.journal import Journal
-from crmkit.vault import subjects
+from crmkit.vault import key_records, subjects
 from tests.store.disk import Fault
 from tests.store.power import crash_states
 from tests.store.scenarios import BEFORE_SYNC, COMMITS, COMPACTION, CREATE, MIGRATION, NEW_KEYS, SCENARIOS, WITHIN_WRITE
@@ -120,7 +120,7 @@ def test_control_a_commit_before_its_key_cannot_be_opened(root: Path, monkeypatc
 
 
 def test_control_keys_of_one_append_without_a_heading(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subjects, "_length_of_append", lambda first: 1)
+    monkeypatch.setattr(key_records, "length_of_append", lambda first: 1)
     assert is_caught(NEW_KEYS, root, 100)
 
 

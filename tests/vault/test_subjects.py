@@ -14,7 +14,7 @@ import pytest
 
 from crmkit import durable
 from crmkit.errors import Damaged, Locked, NotFound
-from crmkit.vault import Vault, subjects
+from crmkit.vault import Vault, key_records, subjects
 from crmkit.vault.subjects import RECORD_LENGTH, SubjectKeys
 
 SCALE = float(os.environ.get("CRMKIT_TEST_SCALE", "1"))
@@ -107,7 +107,7 @@ def test_a_key_filed_under_another_subject_does_not_open(
     first, second = data[:RECORD_LENGTH], data[RECORD_LENGTH:]
     swapped = b""
     for id, wrapped in ((first[:16], second[16:-4]), (second[:16], first[16:-4])):
-        swapped += id + wrapped + subjects.zlib.crc32(id + wrapped).to_bytes(4, "big")
+        swapped += id + wrapped + key_records.zlib.crc32(id + wrapped).to_bytes(4, "big")
     (keys / "subjects.bin").write_bytes(swapped)
     with pytest.raises(Damaged, match="its data key was changed, or wrapped for another subject"):
         _open(Vault.unlock(keys), ada, _seal(vault, ada))
@@ -239,7 +239,7 @@ def test_control_without_the_checksum_it_is_not_noticed(
     vault: Vault, keys: Path, new_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _three(vault, new_id)
-    monkeypatch.setattr(subjects, "_checked", lambda body, crc: body)
+    monkeypatch.setattr(key_records, "checked", lambda body, crc: body)
     assert _silent_flips(keys, (keys / "subjects.bin").read_bytes(), 20) == 20
 
 

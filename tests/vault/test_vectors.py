@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ulid import ULID
 
-from crmkit.vault import envelope, subjects
+from crmkit.vault import envelope, key_records
 from crmkit.vault.layout import id_bytes
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vault-vectors.json").read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ def test_c2(monkeypatch: pytest.MonkeyPatch) -> None:
 
     workspace, subject = id_bytes(C2["workspace"]), id_bytes(C2["subject"])
     data_key = bytes.fromhex(C2["data_key"])
-    assert subjects.unwrap(key, workspace, subject, wrapped) == data_key
-    monkeypatch.setattr(subjects.os, "urandom", lambda length: nonce)
-    made = subjects.wrap(key, C2["wrap_key_id"], workspace, subject, C2["generation"], data_key)
+    assert key_records.unwrap(key, workspace, subject, wrapped) == data_key
+    monkeypatch.setattr(key_records.os, "urandom", lambda length: nonce)
+    made = key_records.wrap(key, C2["wrap_key_id"], workspace, subject, C2["generation"], data_key)
     assert made == wrapped
