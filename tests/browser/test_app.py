@@ -191,6 +191,26 @@ def test_new_customer(app: Any, world: SimpleNamespace) -> None:
     assert stored(world.workspace, "N1").organisation == stored(world.workspace, "G1906").id
 
 
+def test_card_number_typed_into_notes_is_moved(app: Any, world: SimpleNamespace) -> None:
+    """It is offered beside the text, leaves it by one click, and is saved masked."""
+    app.get_by_role("button", name="New customer").first.click()
+    shown(app, ".crm-f-name input").fill("Olga Neu")
+    shown(app, ".crm-f-number input").fill("N2")
+    notes = shown(app, ".crm-f-notes textarea")
+    notes.fill("Pays by 4111 1111 1111 1111. Likes tea.")
+    shown(app, ".crm-f-notes .crm-found").get_by_text("This looks like a card number").wait_for()
+    shown(app, ".crm-f-notes .crm-move").click()
+    app.wait_for_function(
+        "[...document.querySelectorAll('.crm-f-notes textarea')].some(i => i.value === 'Pays by. Likes tea.')"
+    )
+    assert shown(app, ".crm-f-card input").get_attribute("placeholder") == "•••• •••• •••• 1111"
+    shown(app, ".crm-save").click()
+    app.locator(".crm-status").get_by_text("Customer Olga Neu created.").wait_for()
+    assert "4111 1111" not in app.content()
+    now = stored(world.workspace, "N2")
+    assert (now.notes, str(now.card)) == ("Pays by. Likes tea.", "•••• •••• •••• 1111")
+
+
 def test_saved_notebook_holds_no_value(app: Any, world: SimpleNamespace) -> None:
     """What was searched, opened, edited and revealed is not in the file; the control is the next test."""
     search(app, "ada lov")
