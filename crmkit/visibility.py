@@ -83,12 +83,14 @@ class Visible(Store):
 
     def hides(self, collection: str, id: str) -> bool:
         """Return whether there is such a document, removed or not, that may not be seen."""
+        self._use()
         plural = collection.removesuffix(REMOVED)
         with self._store.reading():
             return any(self._is_hidden(place, id) for place in (plural, plural + REMOVED))
 
     def hides_any(self, id: str) -> bool:
         """Return whether a document with this id, whatever its collection, may not be seen."""
+        self._use()
         with self._store.reading():
             return self._is_limited() and any(self._is_hidden(place, id) for place in self._store.tables())
 
