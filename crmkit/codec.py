@@ -95,10 +95,10 @@ class RecordCodec:
                 out[name] = self._vault.seal(known.type, name, record, subject, value.value)
                 if known.fields[name].searchable:
                     fresh[name] = self._vault.blind_tag(known.type, name, str(value.value))
-            elif klass == "personal" and value is not None:
+            elif klass == "personal" and value not in (None, []):  # that there is nothing can be seen anyway
                 if self._vault.seal_level == "personal" or _looks_sealed(value):
                     out[name] = self._vault.seal(known.type, name, record, subject, value)
-            elif value is not None and not _looks_sealed(value):
+            elif klass == "sensitive" and value is not None and not _looks_sealed(value):
                 raise Refused(f"{known.type} {record}: {name} is sensitive and not sealed; nothing was written")
         if names is None or any(name in names for name, klass in sealed if klass == "sensitive"):
             self._tag(collection, out, doc, fresh)
@@ -184,7 +184,7 @@ class RecordCodec:
     def _personal(self, sealed: Sequence[tuple[str, str]], fields: Doc) -> dict[str, str]:
         """Return the personal fields to open: all of them, unless the workspace keeps, or kept, some in the clear."""
         names = [name for name, klass in sealed if klass == "personal"]
-        personal = {name: fields[name] for name in names if fields.get(name, ERASED) not in (None, ERASED)}
+        personal = {name: value for name in names if (value := fields.get(name)) and value != ERASED}
         if not self._vault.may_be_plain:
             return personal
         return {name: value for name, value in personal.items() if _looks_sealed(value)}

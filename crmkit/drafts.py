@@ -139,6 +139,8 @@ class Drafter:
             raise Invalid({"record": f"must be a {self.info.type}, or a mapping of its fields"}, self.info.type)
         doc = self._codec.document(record)
         doc["rev"] = 1
+        if problems := self._suppressed(self.info, lambda: doc):  # somebody may have been erased since it was checked
+            raise Invalid(problems, self.info.type)
         changed = tuple(name for name in self.info.fields if name in doc)
         return Draft(self._type, "add", doc, NEW, None, None, record, changed)
 

@@ -125,8 +125,31 @@ def recover(
     from crmkit.workspace import locate
 
     place = locate(workspace)
+    _replace_lost_identity()
     name = become_member(place, file)
     say(f"you are a member of {place.folder} now, called {name}; crmkit members remove shuts out your lost identity")
+
+
+def _replace_lost_identity() -> None:
+    """Ask for a new identity in the place of one whose passphrase nobody knows any more."""
+    from crmkit import Locked
+    from crmkit.cli.access import new_passphrase
+    from crmkit.vault.identity import ensure_identity, find_identity, has_identity, load_identity, put_aside
+
+    if not has_identity():
+        return
+    try:
+        load_identity()
+    except Locked:
+        found = find_identity()
+        if not found.is_protected:
+            raise
+        say(f"your identity {found.place} is protected, and not unlocked")
+        if not typer.confirm("Is its passphrase lost? Then it is put aside, and a new one is made", err=True):
+            raise
+        new = new_passphrase()
+        say(f"the old one is in {put_aside()} now")
+        ensure_identity(new)
 
 
 def identity() -> None:

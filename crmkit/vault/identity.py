@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import platformdirs
@@ -193,6 +193,28 @@ def change_passphrase(old: str | None, new: str | None) -> Path:
     _save(path, content, new)
     unlocking.forget()
     return path
+
+
+def put_aside() -> Path:
+    """Give the user's identity file another name, so that a new one can be made; its passphrase may be remembered yet.
+
+    Returns:
+        Where it is now.
+
+    Raises:
+        Locked: The identity is not in the config folder, or cannot be moved.
+    """
+    found = find_identity()
+    if found.path != _default_path():
+        raise Locked(f"your identity {found.place} was put there by you; put a new one there, or take it away")
+    aside = found.path.with_name(f"identity.lost-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.txt")
+    try:
+        os.link(found.path, aside)  # unlike a rename, this replaces nothing
+        found.path.unlink()
+        sync_folder(aside.parent)
+    except OSError as error:
+        raise unusable(aside, error) from None
+    return aside
 
 
 def _default_path() -> Path:

@@ -241,7 +241,8 @@ def _decrypt(path: Path, sealed: bytes, identity: Identity) -> bytes:
         if "No matching keys" in str(error):
             raise Locked(
                 f"you are not a member of this workspace: {path} is not sealed for your identity "
-                f"({identity.to_public()}); give the identity of a member in $CRMKIT_IDENTITY"
+                f"({identity.to_public()}); let a member run crmkit members add with that key, or give the identity of "
+                "a member in $CRMKIT_IDENTITY"
             ) from None
         raise Damaged(f"{path} is no whole age file") from None
 

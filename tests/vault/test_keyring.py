@@ -57,7 +57,7 @@ def test_the_stock_age_command_opens_it(vault: Vault, keys: Path, config: Path) 
 def test_who_is_no_member_is_told_what_to_do(vault: Vault, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = Identity.generate()
     monkeypatch.setenv("CRMKIT_IDENTITY", str(stranger))
-    with pytest.raises(Locked, match=r"you are not a member of this workspace: .*; give the identity") as caught:
+    with pytest.raises(Locked, match=r"you are not a member of this workspace: .*; let a member run crmkit members add") as caught:
         Vault.unlock(keys)
     assert str(stranger.to_public()) in str(caught.value)
     assert str(stranger) not in str(caught.value)
