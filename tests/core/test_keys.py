@@ -20,6 +20,8 @@ from crmkit.keys.rotation import Rotation
 
 IBAN, OTHER = "DE89370400440532013000", "GB29NWBK60161331926819"
 
+pytestmark = pytest.mark.shipped_plugins  # interactions, whose subject changes
+
 
 class Pet(crmkit.Record, type="pet", plural="pets"):
     """A pet, which is its own subject."""
