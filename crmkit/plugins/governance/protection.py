@@ -8,7 +8,7 @@ from datetime import datetime
 from crmkit import CRM, Page, Rows, Stack, Text, hookimpl
 
 NEWEST = 20  # lines of the audit log
-FIELDS = ("Records", "Sealed, shown for a reason", "Sealed", "Not sealed")
+HOW = ("sealed, shown for a reason", "sealed", "not sealed")  # how fields are kept
 KINDS = {"member": "member", "recovery": "recovery key"}
 
 
@@ -34,9 +34,9 @@ def _page(crm: CRM) -> Stack:
             Rows("Who can open this workspace", ("Name", "Kind"), members),
             Rows(
                 "Plugins",
-                ("Plugin", "From", "Sensitive values it was shown"),
+                ("Plugin", "From", "Values shown"),
                 plugins,
-                "They run in your process, and may read whatever you can read.",
+                "They run in your process, and may read whatever you can read; sensitive values that one was shown are logged.",
             ),
             Rows(
                 "Exact search of sealed fields",
@@ -45,7 +45,7 @@ def _page(crm: CRM) -> Stack:
                 "Equal values have equal tags. Below two records to a tag, a tag tells who is who.",
                 "No sealed field is kept for exact search.",
             ),
-            Text("Readable without a key", report.readable),
+            Text("Readable without a key", tuple(map(_sentence, report.readable))),
             _erasures(crm),
             _audit(crm),
         )
@@ -54,23 +54,23 @@ def _page(crm: CRM) -> Stack:
 
 def _due(overdue: Iterable[str]) -> Text | Rows:
     """Return what is due, each with the command that the report names last."""
-    rows = tuple((what, command) for what, _, command in (line.rpartition(": ") for line in overdue))
+    rows = tuple((_sentence(what), command) for what, _, command in (line.rpartition(": ") for line in overdue))
     if not rows:
         return Text("Nothing is due", ("Recovery key, backup, keys and files are as they should be.",))
     return Rows("What is due", ("What", "Command"), rows, commands=("Command",))
 
 
 def _fields(crm: CRM, fields: Iterable[tuple[str, str, str, bool]], may_be_plain: bool) -> Rows:
-    kept: dict[str, dict[str, list[str]]] = {}
+    kept: dict[tuple[str, str], list[str]] = {}
     for type, field, klass, sealed in fields:
-        column = "Not sealed" if not sealed else FIELDS[1] if klass == "sensitive" else "Sealed"
-        kept.setdefault(type, {}).setdefault(column, []).append(crm.collection(type).info.fields[field].label)
-    rows = tuple(
-        (crm.collection(type).info.title, *(", ".join(columns.get(name, ())) for name in FIELDS[1:]))
-        for type, columns in kept.items()
-    )
+        known = crm.collection(type).info
+        how = HOW[0] if klass == "sensitive" else HOW[1] if sealed else HOW[2]
+        kept.setdefault((known.title, how), []).append(known.fields[field].label)
+    types = dict.fromkeys(title for title, _ in kept)
+    order = [(title, how) for title in types for how in HOW if (title, how) in kept]
+    rows = tuple((title, how, ", ".join(kept[title, how])) for title, how in order)
     warning = "Older files may hold personal values unsealed; crmkit keys rotate --scope data seals them anew."
-    return Rows("What is sealed", FIELDS, rows, warning if may_be_plain else "")
+    return Rows("What is sealed", ("Records", "Kept", "Fields"), rows, warning if may_be_plain else "")
 
 
 def _erasures(crm: CRM) -> Rows:
@@ -86,8 +86,9 @@ def _erasures(crm: CRM) -> Rows:
         )
         for each in crm.erasures()
     )
-    columns = ("When", "By", "Who", "Deleted", "Kept without the person", "Finished", "Certificate")
-    return Rows("Erasures", columns, rows, empty="Nobody was erased.", commands=("Certificate",))
+    columns = ("When", "By", "Who", "Deleted", "Kept", "Finished", "Certificate")
+    kept = "What is kept, is without the person." if rows else ""
+    return Rows("Erasures", columns, rows, kept, "Nobody was erased.", commands=("Certificate",))
 
 
 def _audit(crm: CRM) -> Rows:
@@ -115,6 +116,10 @@ def _counts(crm: CRM, of: Mapping[str, int]) -> str:
     """Return counted records; a plugin that is gone has left only the name of its type."""
     known = {crm.collection(each).info.type: crm.collection(each).info for each in crm.types}
     return ", ".join(known[type].counted(n) if type in known else f"{n:,} {type}" for type, n in of.items())
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _time(crm: CRM, at: datetime) -> str:

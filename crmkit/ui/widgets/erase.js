@@ -78,7 +78,10 @@ function render({ model, el: root }) {
     const copy = el("button", { type: "button", class: "crm-button", onclick: () => copyText(text, copy) }, "Copy");
     certificate.replaceChildren(title, el("pre", { class: "crm-certificate-text" }, text), copy);
     certificate.hidden = false;
-    if (done) title.focus();
+    if (!done) return;
+    title.focus({ preventScroll: true });
+    const card = root.closest(".crm-card") || root;
+    setTimeout(() => card.scrollIntoView({ block: "nearest" }), 400); // after the notebook has drawn the shorter card
   }
 
   async function copyText(text, button) {

@@ -35,5 +35,7 @@ class Erase(View):
 
     def _erase(self, message: Mapping[str, Any]) -> None:
         self.model.erase(str(message.get("reason", "")), message.get("understood") is True)
-        self.say("certificate", text=self.model.certificate, done=True)
-        self._on_erased()
+        try:
+            self._on_erased()
+        finally:
+            self.say("certificate", text=self.model.certificate, done=True)  # last, when the rest of the card is gone

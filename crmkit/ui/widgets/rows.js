@@ -1,5 +1,7 @@
 // A small table of texts.
 
+const SHORT = 16; // characters, the length of a time: what is no longer stays on one line
+
 function render({ model, el: root }) {
   const wire = talk(model, root, { rows: draw });
   const box = el("div", { class: "crm-rows-box" });
@@ -7,7 +9,10 @@ function render({ model, el: root }) {
 
   function draw({ title, text, empty, columns, rows }) {
     const id = uid("rows");
-    const cell = (value, index) => el("td", {}, columns[index]?.command && value ? el("code", {}, value) : value);
+    const cell = (value, index) => el(
+      "td", { class: value.length > SHORT ? "crm-long" : null },
+      columns[index]?.command && value ? el("code", {}, value) : value,
+    );
     const table = el(
       "table", { class: "crm-rows-table", "aria-labelledby": id },
       el("thead", {}, el("tr", {}, ...columns.map((column) => el("th", { scope: "col" }, column.label)))),
