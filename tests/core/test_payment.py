@@ -71,6 +71,7 @@ def test_what_cannot_be_moved_is_refused_and_left_as_it_is(crm: CRM) -> None:
         crm.security.move(ada.model_copy(update={"card": None}), "notes")
 
 
+@pytest.mark.shipped_plugins
 def test_the_first_number_goes_and_the_second_stays(crm: CRM) -> None:
     changes = moves(crm.customers.info, {"notes": f"{CARD} {OTHER_CARD}"}, "notes")
     assert (changes["notes"], changes["card"].value) == (OTHER_CARD, CARD.replace(" ", ""))

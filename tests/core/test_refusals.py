@@ -330,9 +330,9 @@ def test_a_type_that_cannot_be_kept_is_refused(crm: CRM, bad: object, says: str)
 
 def test_a_type_that_can_be_kept_is_taken(crm: CRM) -> None:
     crm.register(of_types(Fine), "mine")
-    fine = crm.fines.add(maybe="2026-01-01T00:00:00Z", born="2000-01-01", code="secret code", pin=1234)
+    fine = crm.fines.add(maybe="2026-01-01T00:00:00Z", born="2000-01-01", code="secret code", door=1234)
     assert crm.reveal(fine, "born", reason="x").value == dt.date(2000, 1, 1)
-    assert crm.reveal(fine, "pin", reason="x").value == 1234
+    assert crm.reveal(fine, "door", reason="x").value == 1234
     assert "secret code" not in journal(crm)
 
 

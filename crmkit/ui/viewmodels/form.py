@@ -90,7 +90,7 @@ class FormModel:
         shown: dict[str, dict[str, str]] = {}
         for name in text_fields(self.collection.info):
             for number, place in movable(self.collection.info, str(self.value(name)), self._filled()):
-                words = f"This looks like {WORDS[number.kind]}: {number.mask}. It would be sealed there, and masked."
+                words = f"This looks like {WORDS[number.kind]}: {number.mask}. In its own field it is shown masked."
                 shown.setdefault(name, {"words": words, "move": f"Move to {place.label}"})
         return shown
 
