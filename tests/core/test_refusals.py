@@ -290,7 +290,7 @@ class Fine(Record, type="fine", plural="fines", subject="customer"):
     maybe: Instant
     title: Personal[str] | None = None
     code: Sensitive[str] | None = None
-    pin: Sensitive[int] | None = None
+    door: Sensitive[int] | None = None
     born: Sensitive[dt.date]
 
 
