@@ -2,7 +2,7 @@
 
 A card number has 13 to 19 digits, in one piece or in the groups that are printed on cards, the beginning and the
 length of a known issuer, and a check digit that fits (Luhn). An IBAN has the length and form of its country and check
-digits that fit (mod 97). One in forty random numbers of 16 digits looks like a card number all the same.
+digits that fit (mod 97). Three in a hundred random numbers of 16 digits look like a card number all the same.
 Every step is linear in the length of the text.
 """
 
