@@ -402,6 +402,7 @@ class CRM(Handle):
             Erased: There was, and it was erased.
             Invalid: The limit or the cursor is wrong.
         """
+        self._vault.erasures.refresh()  # another process may have erased it just now
         if at := self._vault.erasures.at(id_of(record)):
             raise Erased(f"it was erased on {at[:10]}; crm.erasures() has the certificate")
         if isinstance(record, Record):

@@ -132,9 +132,9 @@ def test_only_people_are_erased(crm: crmkit.CRM) -> None:
 # ------------------------------------------------------------------ others erase, remove, hide
 
 
-@pytest.mark.parametrize("fate", ["erased", "removed"])
+@pytest.mark.parametrize(("fate", "where"), [("erased", "here"), ("erased", "elsewhere"), ("removed", "here")])
 def test_a_card_says_what_became_of_its_record(
-    crm: crmkit.CRM, ada: Any, drive: Any, sent: list[Any], keep: Keep, fate: str
+    crm: crmkit.CRM, ada: Any, drive: Any, sent: list[Any], keep: Keep, fate: str, where: str
 ) -> None:
     """Whoever did it, the open card closes over what it showed."""
     app = keep(crm.app())
@@ -144,7 +144,10 @@ def test_a_card_says_what_became_of_its_record(
     drive(card._head, "hello")
     drive(of(card, Secret), "hello")
     sent.clear()
-    if fate == "erased":
+    if where == "elsewhere":
+        with crmkit.open(crm.workspace.folder) as other:
+            other.erase(ada.id, reason="request Q4207")
+    elif fate == "erased":
         crm.erase(ada, reason="request Q4207")
     else:
         crm.customers.remove(ada)
@@ -227,6 +230,21 @@ def test_the_rate_limit_is_one_clear_line(crm: crmkit.CRM, ada: Any, drive: Any,
     assert [each["type"] for each in kinds] == ["value"] * 20 + ["problem"]
     assert "crmkit unlock" in kinds[-1]["text"]
     assert "\n" not in kinds[-1]["text"]
+
+
+def test_a_change_elsewhere_leaves_alone_what_is_being_looked_at(
+    crm: crmkit.CRM, ada: Any, drive: Any, sent: list[Any], keep: Keep
+) -> None:
+    """Only another mask is shown anew; that closes the question for a reason, and covers what is open."""
+    field = keep(Secret(SecretModel(crm, ada, "iban")))
+    drive(field, "hello")
+    now = crm.customers.update(ada, city="Bath")
+    sent.clear()
+    field.refresh()
+    assert sent == []
+    crm.customers.update(now, iban="DE89370400440532013000")
+    field.refresh()
+    assert [message["masked"] for message in sent] == ["DE•• •••• 3000"]
 
 
 # ------------------------------------------------------------------ the page

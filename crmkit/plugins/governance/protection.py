@@ -36,7 +36,7 @@ def _page(crm: CRM) -> Stack:
                 "Plugins",
                 ("Plugin", "From", "Values shown"),
                 plugins,
-                "They run in your process, and may read whatever you can read; sensitive values that one was shown are logged.",
+                "They run in your process, and may read whatever you can read. What they reveal is logged.",
             ),
             Rows(
                 "Exact search of sealed fields",

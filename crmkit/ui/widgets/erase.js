@@ -43,6 +43,7 @@ function render({ model, el: root }) {
   function leave() {
     close();
     begin.focus();
+    look(begin);
   }
 
   function showPlan({ lines, notes }) {
@@ -80,8 +81,12 @@ function render({ model, el: root }) {
     certificate.hidden = false;
     if (!done) return;
     title.focus({ preventScroll: true });
-    const card = root.closest(".crm-card") || root;
-    setTimeout(() => card.scrollIntoView({ block: "nearest" }), 400); // after the notebook has drawn the shorter card
+    look(root.closest(".crm-card") || root);
+  }
+
+  /** Bring into sight what is left, once the notebook has drawn the shorter card. */
+  function look(node) {
+    setTimeout(() => node.scrollIntoView({ block: "nearest" }), 400);
   }
 
   async function copyText(text, button) {

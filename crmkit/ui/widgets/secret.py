@@ -20,18 +20,23 @@ class Secret(View):
         super().__init__()
         self.model = model
         self._on_saved = on_saved
+        self._shown: dict[str, Any] = {}
 
     def handlers(self) -> dict[str, Handler]:
         """Return the messages of a secret: hello, reveal, replace."""
         return {"hello": self._hello, "reveal": self._reveal, "replace": self._replace}
 
     def refresh(self) -> None:
-        """Show the mask of what is stored now."""
-        if self.seen:
-            self.say("secret", **self.model.describe())
+        """Show the mask of what is stored now; where it is the same, what is being looked at or typed stays."""
+        if self.seen and self.model.describe() != self._shown:
+            self._show()
 
     def _hello(self, _message: Mapping[str, Any]) -> None:
-        self.refresh()
+        self._show()
+
+    def _show(self) -> None:
+        self._shown = self.model.describe()
+        self.say("secret", **self._shown)
 
     def _reveal(self, message: Mapping[str, Any]) -> None:
         value = self.model.reveal(str(message.get("reason", "")))
@@ -39,7 +44,7 @@ class Secret(View):
 
     def _replace(self, message: Mapping[str, Any]) -> None:
         saved = self.model.replace(str(message.get("value", "")))
-        self.refresh()
+        self._show()
         if self._on_saved is not None:
             self._on_saved(saved)
 
