@@ -23,7 +23,7 @@ from crmkit.workspace import Workspace
 DRILL_AFTER = timedelta(days=180)
 WRAP_AFTER = timedelta(days=365)
 BACKUP_AFTER = timedelta(days=7)
-FEW = 64  # records below which the length of tags is no matter: a search that opens all of them is quick
+FEW = 2_048  # records below which tags are nearly as telling at any length, and a search that opens all is quick
 OTHERS = stat.S_IRWXO  # what the mode of a file allows to everybody
 
 READABLE = (

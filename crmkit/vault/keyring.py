@@ -26,7 +26,7 @@ STATUSES = ("primary", "active", "retired", "destroyed")
 MEMBER_KINDS = ("member", "recovery")
 SEALS = ("personal", "sensitive")
 KEY_LENGTH = 32
-TAG_BITS = 12  # of a new workspace: fits 66,000 to 165,000 records; what fits fewer would be outgrown
+TAG_BITS = 10  # of a new workspace: fits 2,000 to 1,000,000 records
 
 
 @dataclass(frozen=True, slots=True, repr=False)

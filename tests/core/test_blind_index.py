@@ -83,7 +83,7 @@ def test_the_plan_keeps_to_the_rule_for_every_number_of_records() -> None:
         assert 2 <= candidates <= math.sqrt(records), records
     assert [planned_bits(records) for records in range(8)] == [1] * 8
     assert 7 <= planned_bits(10_000) <= 12
-    assert planned_bits(100_000) == 12  # what a new workspace begins with
+    assert planned_bits(100_000) == 12
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_tags_of_another_length_are_found_until_they_are_made_anew(crm: CRM) -> 
     bob = crm.customers.add(name="Bob", tax_id="GB222222222")
     tags = {doc["id"]: doc[TAGS]["tax_id"] for doc in crm._store.tables()["customers"].values()}
     assert (len(tags[ada.id]), len(tags[bob.id])) == (len("b1.00000002.fff"), len("b1.00000002.7f"))
-    assert [key.bits for key in crm._vault.keys if key.purpose == "bidx"] == [12, 7]
+    assert [key.bits for key in crm._vault.keys if key.purpose == "bidx"] == [10, 7]
     assert "older key" in str(crm.security.report())
 
     def both_are_found() -> None:

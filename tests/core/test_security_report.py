@@ -67,7 +67,7 @@ def test_members_plugins_and_what_plugins_were_shown(crm: CRM) -> None:
 def test_indexes_are_told_with_what_they_leak(crm: CRM) -> None:
     crm.customers.add(name="Ada")
     index = next(each for each in crm.security.report().indexes if each.field == "iban")
-    assert (index.records, index.bits, index.candidates) == (1, 12, 1 / 4096)
+    assert (index.records, index.bits, index.candidates) == (1, 10, 1 / 1024)
     assert "equal values have equal tags" in str(crm.security.report())
 
 
@@ -141,7 +141,7 @@ def test_tags_that_do_not_fit(crm: CRM) -> None:
     def told(records: int, bits: int) -> str:
         return lines(crm, indexes=[Index("customer", "iban", records, bits, records / 2**bits)])
 
-    assert "crmkit keys rotate --scope index" in told(1_000, 12)  # each tag stands for one record, or none
+    assert "crmkit keys rotate --scope index" in told(4_000, 12)  # each tag stands for one record, or none
     assert "crmkit keys rotate --scope index" in told(1_000_000, 6)  # a search opens thousands
     assert "scope index" not in told(10, 12)
     assert "scope index" not in told(1_000, planned_bits(1_000))
