@@ -34,6 +34,7 @@ class Erasures(Chain):
         super().__init__("erasures", path, keyring, trust)
         self._at: dict[str, str] = {}
         self._suppressed: set[str] = set()
+        self._renewed: set[str] = set()
         self._mark: Mark | None = (0, 0, 0)  # of no file: nobody has looked yet
         if accept:
             self._take(self.entries())
@@ -45,6 +46,11 @@ class Erasures(Chain):
     def subjects(self) -> frozenset[str]:
         """The ids of all that were erased."""
         return frozenset(self._at)
+
+    @property
+    def renewed(self) -> frozenset[str]:
+        """The ids of records about several people that got a new key because one of those was erased."""
+        return frozenset(self._renewed)
 
     def at(self, subject: str) -> str | None:
         """Return when a subject was erased, as ISO text in UTC; None where it was not."""
@@ -62,7 +68,9 @@ class Erasures(Chain):
         """Return whether one of these tags is of an address that must not be written to."""
         return not self._suppressed.isdisjoint(tags)
 
-    def record(self, subjects: Collection[str], tags: Collection[str], at: datetime) -> None:
+    def record(
+        self, subjects: Collection[str], tags: Collection[str], at: datetime, renewed: Collection[str] = ()
+    ) -> None:
         """Note that these subjects are erased; it is on disk when this returns. Their keys are destroyed afterwards.
 
         The caller holds the lock of the workspace.
@@ -71,16 +79,17 @@ class Erasures(Chain):
             subjects: Their ids.
             tags: What `Vault.suppression_tags` made of their addresses.
             at: When, with a time zone.
+            renewed: The ids of records about several people that get a new key.
 
         Raises:
             Invalid: An id is no ULID.
             Damaged: The ledger is not sound.
         """
-        for id in subjects:
+        for id in (*subjects, *renewed):
             id_bytes(id)
         when = at.astimezone(UTC).isoformat(timespec="seconds")
-        self._trust.remember_erased(dict.fromkeys(subjects, when))
-        self._note({"event": "erase", "at": when, "subjects": list(subjects), "tags": list(tags)})
+        about = {"subjects": list(subjects), "tags": list(tags), "renewed": list(renewed)}
+        self._note({"event": "erase", "at": when, **about})
 
     def allow(self, tag: str) -> None:
         """Let the address behind a tag be kept and written to again; it is on disk when this returns.
@@ -124,6 +133,7 @@ class Erasures(Chain):
                 self._suppressed.difference_update(entry["tags"])
             else:
                 self._suppressed.update(entry["tags"])
+                self._renewed.update(entry["renewed"])
                 fresh.update(dict.fromkeys(entry["subjects"], entry["at"]))
         self._at.update(fresh)
         if fresh.keys() - self._trust.erased().keys():
