@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from crmkit.codec import ERASED
 from crmkit.errors import Damaged, Erased, Invalid, Refused
 from crmkit.store.files import Files
 from crmkit.store.lock import WorkspaceLock
-from crmkit.vault import Vault
+from crmkit.vault import Vault, user_name
 from crmkit.workspace import Workspace
 
 REVEALS = 20  # values that somebody may be shown ...
 WINDOW = timedelta(minutes=10)  # ... within this time
-ERASED = "(erased)"
+BEHIND = timedelta(days=1)  # by which the clock of another computer may be wrong: lines before it are not looked at
 NOT_OPENED = "(cannot be opened)"
 LOCK_TIMEOUT = 10.0  # seconds
 
@@ -35,6 +36,7 @@ class AuditEntry:
         fields: The fields.
         reason: Why; ``(erased)`` where the person it was about is.
         plugin: The plugin that asked; None where a person did.
+        user: The system user; where it is not the actor, that is who was named to `CRM.acting_as`.
     """
 
     seq: int
@@ -46,6 +48,7 @@ class AuditEntry:
     fields: tuple[str, ...]
     reason: str | None = field(repr=False)  # people write names into reasons
     plugin: str | None = None
+    user: str = ""
 
 
 class Audit:
@@ -111,7 +114,7 @@ class Audit:
         return self._vault().audit.verify()
 
     def _entry(self, vault: Vault, line: Mapping[str, Any]) -> AuditEntry:
-        names = ("seq", "actor", "action", "entity", "record", "plugin")
+        names = ("seq", "actor", "user", "action", "entity", "record", "plugin")
         told = {name: line[name] for name in names}
         return AuditEntry(at=_at(line), fields=tuple(line["fields"]), reason=_reason(vault, line), **told)
 
@@ -119,26 +122,28 @@ class Audit:
 def check_reveals(vault: Vault, actor: str) -> None:
     """Refuse to show another value to somebody who was shown many just now; all processes count together.
 
+    What the same system user was shown under other names counts too, and what was shown under this name elsewhere.
+
     Raises:
         Refused: The limit is reached; the message says when it works again.
     """
-    begin, shown = datetime.now(UTC) - WINDOW, []
+    begin, user, shown = datetime.now(UTC) - WINDOW, user_name(), []
     for line in vault.audit.newest():
         at = _at(line)
-        if at < begin or (line["actor"] == actor and line["action"] == "unlock"):
+        if at < begin - BEHIND or (line["action"] == "unlock" and line["user"] == user):
             break
-        if line["actor"] == actor and line["action"] == "reveal":
+        if at >= begin and line["action"] == "reveal" and (line["actor"] == actor or line["user"] == user):
             shown.append(at)
     if len(shown) >= REVEALS:
-        again = shown[REVEALS - 1] + WINDOW + timedelta(seconds=1)  # said without fractions
+        again = sorted(shown)[-REVEALS] + WINDOW + timedelta(seconds=1)  # said without fractions
         raise Refused(
-            f"{REVEALS} sensitive values were shown to {actor} within {WINDOW // timedelta(minutes=1)} minutes; "
-            f"the next one may be at {again:%Y-%m-%d %H:%M:%S} UTC, or at once after: crmkit unlock"
+            f"{REVEALS} sensitive values were shown to {actor} within {WINDOW // timedelta(minutes=1)} minutes; the "
+            f"next one may be at {again:%Y-%m-%d %H:%M:%S} UTC, or at once after crmkit unlock with your passphrase"
         )
 
 
-def note_unlock(workspace: Workspace, actor: str) -> None:
-    """Write into the audit log that somebody unlocked a workspace; what may be shown is counted anew from there.
+def note_unlock(workspace: Workspace) -> None:
+    """Write into the audit log that the user gave the passphrase; what may be shown is counted anew from there.
 
     Raises:
         Locked: The user's identity does not open it.
@@ -149,8 +154,7 @@ def note_unlock(workspace: Workspace, actor: str) -> None:
         lock.hold(),
         closing(Vault.unlock(workspace.keys)) as vault,
     ):
-        id = vault.workspace_id
-        vault.audit.append(actor=actor, action="unlock", entity="workspace", record=id, subject=id)
+        vault.note(user_name(), "unlock")
 
 
 def _at(line: Mapping[str, Any]) -> datetime:

@@ -152,14 +152,14 @@ class CRM(Handle):
                 raise Invalid({field: "is empty"})
             subject = self._codec.subject(collection.info.plural, doc)
             check_reveals(self._vault, self.actor)
-            self._vault.audit.append(
-                actor=self.actor,
-                action="reveal",
+            self._vault.note(
+                self.actor,
+                "reveal",
+                reason,
                 entity=collection.info.type,
                 record=record.id,
                 subject=subject,
                 fields=(field,),
-                reason=self._vault.seal("audit", "reason", record.id, subject, reason),
                 plugin=asking_plugin(),
             )
             masked = self._codec.secret(collection.info.plural, doc, field)
@@ -524,10 +524,9 @@ class CRM(Handle):
 
     def _note(self, action: str) -> None:
         """Write into the audit log what is done with the workspace."""
-        id = self._vault.workspace_id
         try:
             with self._store.lock():
-                self._vault.audit.append(actor=self.actor, action=action, entity="workspace", record=id, subject=id)
+                self._vault.note(self.actor, action)
         except OSError as error:
             raise explained(error, self.workspace.keys) from error
 

@@ -15,7 +15,7 @@ from weakref import WeakSet
 from zoneinfo import ZoneInfo
 
 from crmkit.binding import Binder
-from crmkit.codec import ERASED, REMOVED, RecordCodec
+from crmkit.codec import ERASED, REMOVED, RecordCodec, key_is_gone
 from crmkit.collection import Collection
 from crmkit.commits import Committer
 from crmkit.contributions import Failure
@@ -31,7 +31,7 @@ from crmkit.query import Condition
 from crmkit.records import Customer, Record
 from crmkit.registry import PluginTable, Registry, asking_plugin
 from crmkit.rights import Rights
-from crmkit.schema import adapter, info
+from crmkit.schema import RecordInfo, adapter, info
 from crmkit.search import search_text
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault, user_name
@@ -226,10 +226,19 @@ class Handle:
         unique = tuple(spec.name for spec in known.fields.values() if spec.unique)
         self._store.register(known.plural + REMOVED, lazy=known.lazy)
         self._store.register(known.plural, unique=unique, text=search_text, lazy=known.lazy)
+        self._refuse_dark(known)
         self._binders[known.type] = binder
         self._collections[known.type] = Collection(
             record_type, self._visible, self._codec, self._committer, drafter, binder, self._merger, self._grid
         )
+
+    def _refuse_dark(self, known: RecordInfo) -> None:
+        """Refuse a type of which there are values that no key opens, unless an erasure saw to that."""
+        for collection, id in self._codec.dark_ones:
+            if collection.removesuffix(REMOVED) == known.plural and id not in self._vault.erasures.renewed:
+                dark = self._codec.dark(collection, self._store.get(collection, id) or {"id": id})
+                if dark:
+                    raise key_is_gone(known.type, id, dark)
 
     def _type_of(self, collection: str) -> type[Record] | None:
         """Return the record type that a collection of the store holds; None where its plugin is absent."""
@@ -313,17 +322,9 @@ class Handle:
         self._rights.guard(self.actor, action, record)
 
     def _note_refusal(self, action: str, record: Record | None) -> None:
-        workspace = self._vault.workspace_id
+        about = {} if record is None else {"entity": info(type(record)).type, "record": record.id}
         with self._store.lock():
-            self._vault.audit.append(
-                actor=self.actor,
-                action="refused",
-                entity="workspace" if record is None else info(type(record)).type,
-                record=workspace if record is None else record.id,
-                subject=workspace,
-                fields=(action,),
-                plugin=asking_plugin(),
-            )
+            self._vault.note(self.actor, "refused", fields=(action,), plugin=asking_plugin(), **about)
 
     def _sealed_reason(self, reason: str, cause: str, about: str) -> str:
         """Seal why a commit was made, for people write names into reasons: under the key of whom it is about."""

@@ -38,7 +38,7 @@ def unlock(
 ) -> None:
     """Ask for your passphrase, and keep your identity open for kernels and commands.
 
-    The audit log of the workspace notes it, and counts anew how many values you may be shown.
+    With a passphrase: the audit log of the workspace notes it, and counts anew how many values you may be shown.
     """
     from crmkit.identities import ask_shipped_plugins
     from crmkit.vault.identity import find_identity, load_identity, unlock_identity
@@ -49,21 +49,21 @@ def unlock(
     if found.is_protected:
         until = unlock_identity(found, asked(f"Passphrase of {found.place}: "), duration)
         say(f"unlocked until {until.astimezone():%H:%M}; crmkit lock ends it")
+        _note(workspace)
     else:
         say(f"your identity {found.place} has no passphrase: {WITHOUT}")
+        say("so there was nothing to unlock, and the count of values that you were shown goes on")
     if remember:
         from crmkit.plugins.governance.os_keyring import remember as put
 
         put(remember, str(load_identity()))
         say(f"the system's keyring has it; use it with: export CRMKIT_IDENTITY={remember}")
-    _note(workspace)
 
 
 def _note(workspace: Path | None) -> None:
     """Note in the audit log of the workspace, where there is one, that it was unlocked."""
     from crmkit import NotFound
     from crmkit.audit import note_unlock
-    from crmkit.vault import user_name
     from crmkit.workspace import locate
 
     try:
@@ -72,7 +72,7 @@ def _note(workspace: Path | None) -> None:
         if workspace is not None:
             raise
         return
-    note_unlock(place, user_name())
+    note_unlock(place)
 
 
 def lock() -> None:

@@ -51,7 +51,8 @@ def audit(
 
 def _row(entry: AuditEntry, zone: tzinfo) -> list[Any]:
     at, of = f"{entry.at.astimezone(zone):%Y-%m-%d %H:%M}", f"{entry.entity} {entry.record}"
-    return [entry.seq, at, entry.actor, entry.action, of, ", ".join(entry.fields), entry.reason, entry.plugin]
+    actor = entry.actor if entry.user == entry.actor else f"{entry.actor} (by {entry.user})"
+    return [entry.seq, at, actor, entry.action, of, ", ".join(entry.fields), entry.reason, entry.plugin]
 
 
 def verify(workspace: Workspace = None) -> None:

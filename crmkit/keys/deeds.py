@@ -51,15 +51,7 @@ class Deeds:
             with self.store.lock():
                 self.vault.refresh()
                 check()
-                note(self.vault, self.actor(), action, reason)
+                self.vault.note(self.actor(), action, reason)
                 yield
         except OSError as error:
             raise explained(error, self.workspace.keys) from error
-
-
-def note(vault: Vault, actor: str, action: str, reason: str) -> None:
-    """Write what happens to the keys into the audit log; the caller holds the lock."""
-    id = vault.workspace_id
-    vault.ensure_subjects({id})
-    sealed = vault.seal("audit", "reason", id, id, reason)
-    vault.audit.append(actor=actor, action=action, entity="workspace", record=id, subject=id, reason=sealed)

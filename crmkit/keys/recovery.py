@@ -12,7 +12,7 @@ from pyrage.x25519 import Identity
 
 from crmkit.durable import sync_folder, write_at
 from crmkit.errors import CrmError, Invalid, Locked, NotFound
-from crmkit.keys.deeds import Deeds, note
+from crmkit.keys.deeds import Deeds
 from crmkit.store.files import Files
 from crmkit.store.lock import WorkspaceLock
 from crmkit.vault import Vault, user_name
@@ -74,7 +74,7 @@ def drill(deeds: Deeds, path: Path) -> Drill:
                 raise CrmError(f"{path} opens a keyring that is not the one in use; make a new recovery key")
         finally:
             found.wipe()
-        note(vault, deeds.actor(), "recovery_drill", f"{path.name} opens the keyring, epoch {found.epoch}")
+        vault.note(deeds.actor(), "recovery_drill", f"{path.name} opens the keyring, epoch {found.epoch}")
     return Drill(path, found.epoch, len(found.keys))
 
 
@@ -104,7 +104,7 @@ def recover(workspace: Workspace, path: Path) -> str:
             if public in {member.public_key for member in vault.members()}:
                 raise Invalid({"identity": "yours opens this workspace already; there is nothing to recover"})
             name = _free_name(user_name(), {member.name for member in vault.members()})
-            note(vault, name, "recover", f"with {path.name}: {public}")
+            vault.note(name, "recover", f"with {path.name}: {public}")
             vault.add_member(name, public)
     return name
 

@@ -216,17 +216,8 @@ class Exporter:
         """Note that the records of a type were exported; which ones follows from the time."""
         if table.known is None:
             return
-        id = self._vault.workspace_id
-        self._vault.ensure_subjects({id})
-        self._vault.audit.append(
-            actor=self._actor,
-            action="export",
-            entity=table.known.type,
-            record=id,
-            subject=id,
-            fields=_opened_fields(table.known) if reveal else (),
-            reason=self._vault.seal("audit", "reason", id, id, reveal) if reveal else None,
-        )
+        fields = _opened_fields(table.known) if reveal else ()
+        self._vault.note(self._actor, "export", reveal, entity=table.known.type, fields=fields)
 
     def _write(
         self, table: _Table, first: _Kind, second: _Kind | None, told: Callable[[], None], reveal: str | None

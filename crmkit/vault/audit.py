@@ -13,6 +13,7 @@ from typing import Any
 
 from crmkit.errors import Damaged
 from crmkit.vault.chain import Chain, parsed
+from crmkit.vault.identity import user_name
 from crmkit.vault.keyring_file import KeyringFile
 from crmkit.vault.trust import Trust
 
@@ -42,6 +43,7 @@ class AuditLog(Chain):
         fields: Collection[str] = (),
         reason: str | None = None,
         plugin: str | None = None,
+        user: str | None = None,
     ) -> dict[str, Any]:
         """Add one entry; it is on disk when this returns. The caller holds the lock of the workspace.
 
@@ -54,6 +56,7 @@ class AuditLog(Chain):
             fields: The names of the fields.
             reason: Why, as an envelope; never in clear.
             plugin: The plugin that asked, if one did.
+            user: The system user who did it, whatever the actor is called; who runs this, when left out.
 
         Returns:
             The entry as it was written.
@@ -65,6 +68,7 @@ class AuditLog(Chain):
             {
                 "ts": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "actor": actor,
+                "user": user or user_name(),
                 "action": action,
                 "entity": entity,
                 "record": record,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -234,11 +234,51 @@ class Vault(Upkeep):
         seen = max((head.seq for head in self._trust.heads("audit")), default=0)
         self._erasures.accept()
         noted = f"{reason}; the audit log ends at line {self.audit.accept().seq:,}, {seen:,} were seen"
-        id = self.workspace_id
-        self.ensure_subjects({id})
-        sealed = self.seal("audit", "reason", id, id, noted)
-        self.audit.append(actor=actor, action=action, entity="workspace", record=id, subject=id, reason=sealed)
+        self.note(actor, action, noted)
         return noted
+
+    def note(
+        self,
+        actor: str,
+        action: str,
+        reason: str | None = None,
+        *,
+        entity: str = "workspace",
+        record: str | None = None,
+        subject: str | None = None,
+        fields: Collection[str] = (),
+        plugin: str | None = None,
+    ) -> None:
+        """Write into the audit log what is done; it is on disk when this returns. The caller holds the lock.
+
+        Args:
+            actor: Who acts.
+            action: What is done.
+            reason: Why, in clear; it is sealed here.
+            entity: The record type.
+            record: The id of the record; the workspace, when left out.
+            subject: Under whose key the reason is sealed; the workspace's, when left out.
+            fields: The names of the fields.
+            plugin: The plugin that asks, if one does.
+
+        Raises:
+            Damaged: The log is not sound.
+            Erased: The subject was erased.
+        """
+        record, subject, sealed = record or self.workspace_id, subject or self.workspace_id, None
+        if reason is not None:
+            self.ensure_subjects({subject})
+            sealed = self.seal("audit", "reason", record, subject, reason)
+        self.audit.append(
+            actor=actor,
+            action=action,
+            entity=entity,
+            record=record,
+            subject=subject,
+            fields=fields,
+            reason=sealed,
+            plugin=plugin,
+        )
 
     def trusted_code(self) -> dict[str, str]:
         """Return the code of the workspace folder that this user trusts: SHA-256 by relative path."""

@@ -14,7 +14,7 @@ import pytest
 
 import crmkit
 from crmkit import CRM, Damaged, Invalid
-from crmkit.audit import ERASED
+from crmkit.codec import ERASED
 from crmkit.errors import Erased
 from crmkit.vault import Vault
 from crmkit.vault.identity import load_identity

@@ -40,7 +40,8 @@ def log(vault: Vault, keys: Path, ada: str) -> Path:
 
 def test_an_entry_says_who_what_and_why(vault: Vault, keys: Path, ada: str) -> None:
     entry = _reveal(vault, ada, plugin="webhooks")
-    names = ["seq", "ts", "actor", "action", "entity", "record", "subject", "fields", "reason", "plugin", "prev", "mac"]
+    names = ["seq", "ts", "actor", "user", "action", "entity", "record", "subject", "fields", "reason", "plugin"]
+    names += ["prev", "mac"]
     assert list(entry) == names
     assert (entry["seq"], entry["actor"], entry["fields"], entry["plugin"]) == (1, "ann", ["iban"], "webhooks")
     assert vault.open("audit", "reason", ada, ada, str(entry["reason"])) == "refund 812"
