@@ -5,12 +5,12 @@ sealed; personal ones only where that is the workspace's level. A record made fr
 as a masked `Secret`.
 
 Of somebody who was erased nothing is opened or kept any more. A text that has to be there is `ERASED` instead, in the
-clear; a document that still has more is an orphan, and `crmkit.privacy` finishes what was begun.
+clear; a document that still has more is an orphan, and `crmkit.privacy` finishes what was begun. A field whose key is
+gone otherwise stays as it is on disk, `Dark`, until a newer commit brings it back or somebody reads it.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -28,21 +28,29 @@ REMOVED = ".removed"  # the collection of removed records stands beside its own,
 SEALED = "c1."  # how the text of an envelope begins
 MASKS = 8_192  # how many masks of sensitive values are remembered, in memory only
 TAGS = "_bi"  # blind index tags of a document, by field
+TEXTS = ("text", "long_text", "code", "email", "phone")  # the kinds of a field that can hold the next
 ERASED = "(erased)"  # stands for a text that was somebody's who was erased, and that a record cannot do without
+
+
+class Dark(str):
+    """An envelope that no key opens any more, in the place of the value."""
+
+    __slots__ = ()
 
 
 class RecordCodec:
     """Seals and opens documents for the store, by what is known of each record type.
 
     Attributes:
-        orphans: The subjects whose erasure is not finished: something of them was met in the store.
+        orphans: The subjects whose erasure is not finished, by collection and id of what was met of them in the store.
     """
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
         self._known: dict[str, RecordInfo] = {}
         self._sealed: dict[str, tuple[tuple[str, str], ...]] = {}
-        self.orphans: set[str] = set()
+        self.orphans: dict[tuple[str, str], str] = {}
+        self._dark: set[tuple[str, str]] = set()  # where something dark was met; it may have been healed since
         self._mask = lru_cache(maxsize=MASKS)(self._mask_of)  # a mask takes an opened value, and a page shows fifty
 
     def know(self, known: RecordInfo) -> None:
@@ -75,7 +83,10 @@ class RecordCodec:
         wanted = set()
         for collection, doc in puts:
             if any(doc.get(name, ERASED) != ERASED for name, _ in self._sealed.get(collection, ())):
-                wanted.add(self.subject(collection, doc))
+                subject = self.subject(collection, doc)
+                if at := self._vault.erasures.at(subject):  # whose key may be there yet, if that was cut short
+                    raise Erased(f"{subject} was erased on {at[:10]}; nothing can be kept under it any more")
+                wanted.add(subject)
         if wanted:
             self._vault.ensure_subjects(wanted)
 
@@ -95,7 +106,7 @@ class RecordCodec:
                 out[name] = self._vault.seal(known.type, name, record, subject, value.value)
                 if known.fields[name].searchable:
                     fresh[name] = self._vault.blind_tag(known.type, name, str(value.value))
-            elif klass == "personal" and value not in (None, []):  # that there is nothing can be seen anyway
+            elif klass == "personal" and value not in (None, []) and not isinstance(value, Dark):
                 if self._vault.seal_level == "personal" or _looks_sealed(value):
                     out[name] = self._vault.seal(known.type, name, record, subject, value)
             elif klass == "sensitive" and value is not None and not _looks_sealed(value):
@@ -106,7 +117,9 @@ class RecordCodec:
 
     def reseal(self, collection: str, doc: Doc) -> Doc:
         """Return the sealed fields of a document in memory form, sealed anew for disk under the newest key."""
-        present = [name for name, _ in self._sealed.get(collection, ()) if doc.get(name) is not None]
+        dark = self.dark(collection, doc)
+        sealed = [name for name, _ in self._sealed.get(collection, ()) if name not in dark]
+        present = [name for name in sealed if doc.get(name) is not None]
         sensitive = {
             name: Secret("", self.opened(collection, doc, name))
             for name, klass in self._sealed.get(collection, ())
@@ -153,16 +166,16 @@ class RecordCodec:
             return fields
         subject = self.subject(collection, doc)
         if self._vault.erasures.at(subject):
-            return self._orphaned(sealed, fields, subject)
+            return self._orphaned(collection, sealed, fields, doc["id"], subject)
         personal = self._personal(sealed, fields)
         if not personal:
             return fields
         try:
             opened = self._vault.open_all(self._known[collection].type, doc["id"], subject, personal)
-        except Erased:  # by another process, just now
-            if not self._vault.erasures.at(subject) and subject != doc["id"]:
-                raise Damaged(f"{self._known[collection].type} {doc['id']}: its data key is gone") from None
-            return self._orphaned(sealed, fields, subject)
+        except Erased:
+            if self._vault.erasures.at(subject):  # by another process, just now
+                return self._orphaned(collection, sealed, fields, doc["id"], subject)
+            opened = self._opened_or_dark(collection, personal, doc["id"], subject)
         except Damaged:  # or another process has just begun to keep personal values in the clear
             if self._vault.may_be_plain or not (self._vault.refresh() and self._vault.may_be_plain):
                 raise
@@ -170,16 +183,49 @@ class RecordCodec:
         return {**fields, **opened}
 
     def open_past(self, collection: str, fields: Doc, doc: Doc) -> Doc:
-        """Return fields of a before-image as `open` does; of what was erased, or whose key is gone, nothing is told."""
+        """Return fields of a before-image as `open` does; of what was erased, or whose key is gone, nothing is told.
+
+        A text that its record cannot do without reads `ERASED`.
+        """
         sealed = self._sealed.get(collection)
         if not sealed:
             return fields
-        subject = self.subject(collection, doc)
+        subject, told = self.subject(collection, doc), fields
         if not self._vault.erasures.at(subject):
-            with contextlib.suppress(Erased):
+            try:
                 personal = self._personal(sealed, fields)
-                return {**fields, **self._vault.open_all(self._known[collection].type, doc["id"], subject, personal)}
-        return self._without(sealed, fields)
+                told = {**fields, **self._vault.open_all(self._known[collection].type, doc["id"], subject, personal)}
+            except Erased:
+                told = self._without(sealed, fields)
+        else:
+            told = self._without(sealed, fields)
+        specs = self._known[collection].fields
+        required = [name for name, _ in sealed if specs[name].required and specs[name].kind in TEXTS]
+        return {**told, **{name: ERASED for name in required if name in fields and told.get(name) is None}}
+
+    def _opened_or_dark(
+        self, collection: str, personal: Mapping[str, str], record: str, subject: str
+    ) -> dict[str, Any]:
+        """Return fields one by one; those whose key is gone as `Dark`."""
+        opened: dict[str, Any] = {}
+        for name, text in personal.items():
+            try:
+                opened[name] = self._vault.open(self._known[collection].type, name, record, subject, text)
+            except Erased:
+                opened[name] = Dark(text)
+                self._dark.add((collection, record))
+        return opened
+
+    def dark(self, collection: str, doc: Mapping[str, Any]) -> list[str]:
+        """Return the names of the fields of a document in memory that no key opens any more."""
+        if (collection, doc["id"]) not in self._dark:
+            return []
+        return [name for name, _ in self._sealed[collection] if isinstance(doc.get(name), Dark)]
+
+    @property
+    def dark_ones(self) -> frozenset[tuple[str, str]]:
+        """Collection and id of documents in which something dark was met; they may have been healed since."""
+        return frozenset(self._dark)
 
     def _personal(self, sealed: Sequence[tuple[str, str]], fields: Doc) -> dict[str, str]:
         """Return the personal fields to open: all of them, unless the workspace keeps, or kept, some in the clear."""
@@ -189,10 +235,12 @@ class RecordCodec:
             return personal
         return {name: value for name, value in personal.items() if _looks_sealed(value)}
 
-    def _orphaned(self, sealed: Sequence[tuple[str, str]], fields: Doc, subject: str) -> Doc:
+    def _orphaned(
+        self, collection: str, sealed: Sequence[tuple[str, str]], fields: Doc, record: str, subject: str
+    ) -> Doc:
         """Return fields of somebody who was erased, and remember where there was more."""
         if any(fields.get(name, ERASED) != ERASED for name, _ in sealed):
-            self.orphans.add(subject)
+            self.orphans[collection, record] = subject
         return self._without(sealed, fields)
 
     def _without(self, sealed: Sequence[tuple[str, str]], fields: Doc) -> Doc:
@@ -203,20 +251,16 @@ class RecordCodec:
     def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:
         """Return the sealed fields, where a document gets another subject: none of them may stay under the old key.
 
-        Of somebody who was erased it returns all that there may be on disk, for in memory nothing is left of them.
+        Of somebody who was erased it returns all that there may be on disk, for in memory nothing is left of them; of a
+        record that got a new key with such an erasure, all that it has.
         """
         sealed = self._sealed.get(collection, ())
         if sealed and self._vault.erasures.at(self.subject(collection, new)):
             return [TAGS, *(name for name, _ in sealed)]
-        is_rekeyed = sealed and self._subjects(collection, old) - self._subjects(collection, new)
+        is_rekeyed = sealed and new["id"] in self._vault.erasures.renewed
         if sealed and (is_rekeyed or self.subject(collection, old) != self.subject(collection, new)):
             return [name for name, _ in sealed if name in new or name in old]
         return ()
-
-    def _subjects(self, collection: str, doc: Mapping[str, Any]) -> set[str]:
-        """Return all that a record of several subjects is about."""
-        named = [doc.get(name) or () for name in self._known[collection].subjects]
-        return {id for ids in named for id in ([ids] if isinstance(ids, str) else ids)}
 
     def _tag(self, collection: str, out: Doc, doc: Doc, fresh: Mapping[str, str]) -> None:
         """Put the tags of the whole document among the fields: those that it has, and fresh ones."""
@@ -259,6 +303,8 @@ class RecordCodec:
     def record(self, record_type: type[Record], collection: str, doc: Mapping[str, Any]) -> Any:
         """Return the record that a document holds; fields that its type does not know stay behind."""
         values = {name: doc[name] for name in record_type.model_fields if name in doc}
+        if dark := self.dark(collection, doc):
+            raise key_is_gone(info(record_type).type, doc["id"], dark)
         for name, klass in self._sealed.get(collection, ()):
             if klass == "sensitive" and name in doc:
                 values[name] = self.secret(collection, doc, name)
@@ -277,6 +323,12 @@ class RecordCodec:
             if klass == "sensitive" and name in doc:
                 doc[name] = getattr(record, name)
         return doc
+
+
+def key_is_gone(type: str, id: str, fields: Sequence[str]) -> Damaged:
+    """Return the error for fields that no key opens any more."""
+    what = f"{type} {id}: the key of {', '.join(fields)} is gone"
+    return Damaged(f"{what}: data and keys are not of one day; put back both from one backup")
 
 
 def _looks_sealed(value: Any) -> bool:

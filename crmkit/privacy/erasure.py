@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.durable import explained
-from crmkit.errors import Erased, Invalid, NotFound, StoreBusy
+from crmkit.errors import Erased, Invalid, NotFound, Refused, StoreBusy
+from crmkit.merge import MERGED
 from crmkit.privacy.certificate import ERASURES, Certificate, ErasurePlan
 from crmkit.privacy.plan import Part, Planner, counted
 from crmkit.privacy.suppression import Suppression, addresses
@@ -30,7 +32,8 @@ from crmkit.store.base import ANY, NEW, Put, Step
 from crmkit.values import instant_text
 
 if TYPE_CHECKING:
-    from crmkit.store.base import Doc, Store
+    from crmkit.store.base import Doc
+    from crmkit.store.tiny import TinyStore
     from crmkit.vault import Vault
 
 KIND = "erase"
@@ -49,7 +52,7 @@ class Eraser:
 
     def __init__(
         self,
-        store: Store,
+        store: TinyStore,
         codec: RecordCodec,
         vault: Vault,
         types: Callable[[], Iterable[type[Record]]],
@@ -77,20 +80,23 @@ class Eraser:
                 counted(parts, "redacted"),
                 counted(parts, "unlinked"),
                 len(self._tags(planner, subjects)),
-                self._notes(),
+                self._notes(parts),
             )
 
     def erase(self, known: RecordInfo, id: str, reason: str) -> Certificate:
         """Erase a record and everything personal that belongs to it; see `CRM.erase`."""
         with self._plainly():
             with self._store.lock():
+                if self._vault.erasures.at(id) and self._left():  # decided, and cut short
+                    self._erase_again()
+                    return next(made for made in self.certificates() if id in made.subjects)
                 self._check(known, id)
                 planner = self._planner()
                 subjects = planner.subjects(known.plural, id)
                 self._audit("erase", known.type, id, reason)
                 parts = planner.parts(subjects, type=known.type)
                 tags = self._tags(planner, subjects)
-                self._vault.erasures.record(subjects, tags, now())
+                self._vault.erasures.record(subjects, tags, now(), _rekeyed(parts))
                 made = self._commit(known.type, id, subjects, parts, reason, len(tags))
                 self._destroy_keys(made)
             return self._finish(made)
@@ -98,7 +104,8 @@ class Eraser:
     def finish(self) -> None:
         """Do what is left of erasures: after a crash, a restored backup, or the return of a plugin."""
         with self._plainly(), suppress(StoreBusy):  # somebody else is at it, or will be
-            if self._codec.orphans or self._left() or self._met_late():
+            self._decide_again()
+            if self._left() or self._met_late() or self._dark():
                 with self._store.lock():
                     self._erase_again()
             for doc in self._docs():
@@ -139,8 +146,11 @@ class Eraser:
             raise Invalid({"record": f"a {known.type} belongs to its {whose}; erase that, or remove the {known.type}"})
         if self._vault.erasures.at(id):
             raise Erased(f"{known.type} {id} was erased already")
-        if not any(self._store.get(collection, id) for collection in (known.plural, known.plural + REMOVED)):
-            raise NotFound(f"no {known.type} has the id {id}")
+        doc = self._store.get(known.plural, id) or self._store.get(known.plural + REMOVED, id)
+        if doc is None:
+            raise NotFound(f"no {known.type} has this id")
+        if MERGED in doc:
+            raise Refused(f"{known.type} {id} was merged into {doc[MERGED]}; erase that one, and both are erased")
 
     def _tags(self, planner: Planner, subjects: Iterable[str]) -> list[str]:
         found = (
@@ -152,8 +162,8 @@ class Eraser:
         self, type: str, id: str, subjects: Collection[str], parts: list[Part], reason: str, suppressed: int
     ) -> Certificate:
         """Write everything in one commit, with the certificate."""
-        cause, again = new_id(), [part.doc["id"] for part in parts if part.is_rekeyed]
-        rekeyed = {each: self._vault.new_generation([each]) for each in again}
+        cause, again = new_id(), _rekeyed(parts)
+        generation = self._vault.new_generation(again) if again else 0
         sealed = self._sealed_reason(reason, cause)
         doc: Doc = {
             "id": cause,
@@ -168,10 +178,10 @@ class Eraser:
             "redacted": counted(parts, "redacted"),
             "unlinked": counted(parts, "unlinked"),
             "addresses": suppressed,
-            "notes": list(self._notes()),
+            "notes": list(self._notes(parts)),
             "types": self._plurals(),
-            "rekeyed": rekeyed,
-            "forgotten": _forgotten(parts),
+            "rekeyed": {"generation": generation, "ids": again},
+            "forgotten": _forgotten(parts) if self._vault.may_be_plain else {},
             "finished": False,
         }
         meta = {"actor": self._actor(), "cause": cause, "kind": KIND, "reason": sealed}
@@ -180,16 +190,17 @@ class Eraser:
 
     def _destroy_keys(self, made: Certificate) -> None:
         self._vault.destroy(made.subjects)
-        for id, generation in self._doc(made)["rekeyed"].items():
-            self._vault.drop_generations(generation, [id])
+        rekeyed = self._doc(made)["rekeyed"]
+        if rekeyed["ids"]:
+            self._vault.drop_generations(rekeyed["generation"], rekeyed["ids"])
         self._codec.forget()
-        self._codec.orphans.difference_update(made.subjects)
+        self._codec.orphans = {at: id for at, id in self._codec.orphans.items() if id not in made.subjects}
 
     def _finish(self, made: Certificate) -> Certificate:
         """Take out of the history what lies there in the clear, and mark the certificate as finished."""
         doc = self._doc(made)
         if self._vault.may_be_plain:
-            forgotten = doc["forgotten"]
+            forgotten = {plural: (frozenset(of["ids"]), of["fields"]) for plural, of in doc["forgotten"].items()}
             self._store.rewrite_history(lambda step: _redacted(step, forgotten))
         self._note(doc, finished=True)
         return replace(made, finished=True)
@@ -204,13 +215,15 @@ class Eraser:
 
     def _erase_again(self) -> None:
         """Erase once more those whose data is there again; the caller holds the lock."""
-        erased, reason = self._vault.erasures.subjects, "erased before; finished, or found again in a restored backup"
-        late = self._met_late()
-        gone, dark = sorted(self._left() | late), sorted(self._codec.orphans - erased)
-        parts = self._planner().parts(gone, dark)
+        reason, late = "erased before; finished, or found again in a restored backup", self._met_late()
+        gone = sorted(self._left() | late)
+        parts = self._planner().parts(gone, self._dark())
+        if renewed := set(_rekeyed(parts)) - self._vault.erasures.renewed:
+            self._vault.erasures.record([], [], now(), sorted(renewed))
         if parts:
             self._audit("erase_again", "workspace", self._vault.workspace_id, reason)
-            self._destroy_keys(self._commit(parts[0].known.type, parts[0].doc["id"], gone, parts, reason, 0))
+            made = self._commit(parts[0].known.type, parts[0].doc["id"], gone, parts, reason, 0)
+            self._destroy_keys(made)
         self._vault.destroy(gone)
         self._codec.orphans.clear()
         for doc in self._docs() if late else ():
@@ -226,8 +239,22 @@ class Eraser:
 
     def _left(self) -> set[str]:
         """Return who was erased, but has a key still, or records."""
-        erased = self._vault.erasures.subjects
-        return (self._codec.orphans & erased) | {id for id in erased if self._has_key(id)}
+        met = {id for (collection, record), id in self._codec.orphans.items() if self._store.get(collection, record)}
+        return met | {id for id in self._vault.erasures.subjects if self._has_key(id)}
+
+    def _dark(self) -> list[str]:
+        """Return records about several people of which the key is gone with somebody, and nothing else is."""
+        renewed = self._vault.erasures.renewed
+        met = [(collection, id) for collection, id in self._codec.dark_ones if id in renewed]
+        docs = [(collection, doc) for collection, id in met if (doc := self._store.get(collection, id)) is not None]
+        return sorted(str(doc["id"]) for collection, doc in docs if self._codec.dark(collection, doc))
+
+    def _decide_again(self) -> None:
+        """Put into the ledger whom certificates name and it does not: somebody took lines, or the file, away."""
+        known = self._vault.erasures.subjects
+        if missing := {id for doc in self._docs() for id in doc["subjects"]} - known:
+            with self._store.lock():
+                self._vault.erasures.record(sorted(missing), [], now())
 
     def _has_key(self, id: str) -> bool:
         try:
@@ -269,8 +296,29 @@ class Eraser:
         sealed = self._vault.seal("audit", "reason", id, own, reason)
         self._vault.audit.append(actor=self._actor(), action=action, entity=type, record=id, subject=own, reason=sealed)
 
-    def _notes(self) -> tuple[str, ...]:
-        return tuple(_advice(self._vault.audit.entries()))
+    def _notes(self, parts: Iterable[Part]) -> tuple[str, ...]:
+        return tuple(self._advice(parts))
+
+    def _advice(self, parts: Iterable[Part]) -> Iterator[str]:
+        """Yield what an erasure does not reach, as far as that is known."""
+        done = Counter(entry["action"] for entry in self._vault.audit.entries())
+        if done["backup"]:
+            yield "make a new backup: the file of keys of the last one still opens what was saved before"
+        if done["backup"] and self._vault.may_be_plain:
+            yield "older backups hold personal values in the clear, for every member: delete them"
+        if done["export"]:
+            yield f"{done['export']} export(s) were made in the clear before: crmkit audit --action export"
+        here = {plural + ending for plural in self._plurals() for ending in ("", REMOVED)}
+        absent = sorted(name for name in self._store.tables() if name not in here and not name.startswith("."))
+        if absent:
+            yield f"records of plugins that are not here were not looked through: {', '.join(absent)}"
+        if any(part.is_rekeyed for part in parts):
+            yield "what people wrote into records about several people stays; look through those yourself"
+        yield "copies of the whole folder hold the keys of their day; notes of other records are not searched"
+
+
+def _rekeyed(parts: Iterable[Part]) -> list[str]:
+    return sorted({part.doc["id"] for part in parts if part.is_rekeyed})
 
 
 def _forgotten(parts: Iterable[Part]) -> dict[str, dict[str, list[str]]]:
@@ -283,22 +331,9 @@ def _forgotten(parts: Iterable[Part]) -> dict[str, dict[str, list[str]]]:
     return forgotten
 
 
-def _redacted(step: Step, forgotten: Mapping[str, Mapping[str, list[str]]]) -> Mapping[str, Any]:
+def _redacted(step: Step, forgotten: Mapping[str, tuple[frozenset[str], list[str]]]) -> Mapping[str, Any]:
     """Return what may stay of a before-image."""
-    of_type = forgotten.get(step.collection.removesuffix(REMOVED))
-    if of_type is None or step.id not in of_type["ids"] or step.before.keys().isdisjoint(of_type["fields"]):
+    ids, fields = forgotten.get(step.collection.removesuffix(REMOVED), (frozenset[str](), list[str]()))
+    if step.id not in ids or step.before.keys().isdisjoint(fields):
         return step.before
-    return {name: None if name in of_type["fields"] else value for name, value in step.before.items()}
-
-
-def _advice(audit: Iterator[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield what an erasure does not reach, by what the audit log knows of."""
-    count = {"export": 0, "backup": 0}
-    for entry in audit:
-        if entry["action"] in count:
-            count[entry["action"]] += 1
-    if count["backup"]:
-        yield "make a new backup: the file of keys of the last one still opens what was saved before"
-    if count["export"]:
-        yield f"{count['export']} export(s) were made in the clear before now; crmkit audit --action export lists them"
-    yield "copies of the whole folder hold the keys of their day; reasons and notes about other people are not searched"
+    return {name: None if name in fields else value for name, value in step.before.items()}

@@ -87,6 +87,24 @@ class Planner:
                     if doc is not None:
                         yield known, collection, doc
 
+    def touched_by(self, gone: Collection[str]) -> Iterator[tuple[RecordInfo, str, Mapping[str, Any]]]:
+        """Yield records about several people that were about one of these before, by what the history tells.
+
+        The whole history is read, where there are such types.
+        """
+        several = {known.plural: known for known in self._known if known.subjects}
+        found: dict[tuple[str, str], None] = {}
+        for logged in self._store.commits() if several else ():
+            for step in logged.steps:
+                known = several.get(step.collection.removesuffix(REMOVED))
+                if known and not frozenset(gone).isdisjoint(_named(known, step.before)):
+                    found[known.plural, step.id] = None
+        for plural, id in found:
+            for collection in (plural, plural + REMOVED):
+                doc = self._store.get(collection, id)
+                if doc is not None:
+                    yield several[plural], collection, doc
+
     def parts(self, gone: Collection[str], dark: Collection[str] = (), type: str | None = None) -> list[Part]:
         """Return what becomes of everything that is theirs or refers to them.
 
@@ -108,21 +126,31 @@ class Planner:
                 part = self._other(known, collection, doc, frozenset(gone))
                 if part is not None:
                     parts.setdefault((collection, doc["id"]), part)
+        for known, collection, doc in self.touched_by(gone):
+            part = Part(known, collection, doc, "unlinked", _renewed(self._unsealed(known, doc), doc), is_rekeyed=True)
+            parts.setdefault((collection, doc["id"]), part)
         return list(parts.values())
 
     def _other(self, known: RecordInfo, collection: str, doc: Mapping[str, Any], gone: frozenset[str]) -> Part | None:
         if known.subject and doc.get(known.subject) in gone:
             return self._redacted(known, collection, doc)
-        several = {id for name in known.subjects for _, _, id in references(known.fields[name], doc.get(name))}
+        several = _named(known, doc)
         new = _unlinked_row(tuple(known.fields.values()), doc, gone)
+        if several and several <= gone:  # nobody else is left whose record it could be
+            return self._redacted(known, collection, {**new, "rev": doc["rev"]}, is_rekeyed=True)
         if gone.isdisjoint(several):
             return None if new == doc else Part(known, collection, doc, "unlinked", _renewed(new, doc))
-        for spec in known.fields.values():  # under the new key, which the person's history does not know
-            if spec.klass == "sensitive" and spec.name in doc:
-                new[spec.name] = Secret("", self._codec.opened(collection, doc, spec.name))
+        new |= {name: value for name, value in self._unsealed(known, doc).items() if isinstance(value, Secret)}
         return Part(known, collection, doc, "unlinked", _renewed(new, doc), is_rekeyed=True)
 
-    def _redacted(self, known: RecordInfo, collection: str, doc: Mapping[str, Any]) -> Part:
+    def _unsealed(self, known: RecordInfo, doc: Mapping[str, Any]) -> Doc:
+        """Return a document with its secrets open, to be sealed under the new key, which the old history is not."""
+        secret = [spec.name for spec in known.fields.values() if spec.klass == "sensitive" and spec.name in doc]
+        return {**doc, **{name: Secret("", self._codec.opened(known.plural, doc, name)) for name in secret}}
+
+    def _redacted(
+        self, known: RecordInfo, collection: str, doc: Mapping[str, Any], *, is_rekeyed: bool = False
+    ) -> Part:
         """Return a document without what was sealed in it, if it is a record still; else it goes."""
         sealed = {spec.name for spec in known.fields.values() if spec.klass != "plain"}
         new = {name: value for name, value in doc.items() if name not in sealed and name != TAGS}
@@ -131,12 +159,17 @@ class Planner:
             self._codec.record(self._types[known.type], known.plural, new)
         except Damaged:  # what is required is no text
             return Part(known, collection, doc, "deleted", None)
-        return Part(known, collection, doc, "redacted", _renewed(new, doc))
+        return Part(known, collection, doc, "redacted", _renewed(new, doc), is_rekeyed)
 
 
 def counted(parts: Iterable[Part], fate: Fate) -> dict[str, int]:
     """Return how many documents of each type share a fate."""
     return dict(Counter(part.known.type for part in parts if part.fate == fate))
+
+
+def _named(known: RecordInfo, fields: Mapping[str, Any]) -> set[str]:
+    """Return all whom a record of several people is about, by some of its fields."""
+    return {id for name in known.subjects for _, _, id in references(known.fields[name], fields.get(name))}
 
 
 def _renewed(new: Doc, doc: Mapping[str, Any]) -> Doc:
