@@ -13,6 +13,7 @@ from crmkit.codec import REMOVED
 from crmkit.drafts import Draft, Drafter
 from crmkit.errors import Conflict, CrmError, Invalid, Refused
 from crmkit.fields import MASK, Secret
+from crmkit.forbidden import check_reason
 from crmkit.links import references
 from crmkit.records import Record, new_id
 from crmkit.schema import RecordInfo, info
@@ -263,6 +264,7 @@ class Committer:
         self._refuse_hidden(requires)
         meta = {"actor": self._actor(), "cause": cause, **more}
         if reason:
+            check_reason(reason)
             about = {self._codec.about(info(draft.record_type).plural, draft.doc) for draft in drafts}
             meta["about"] = about.pop() if len(about) == 1 else ""
             meta["reason"] = self._seal_reason(reason, cause, meta["about"])

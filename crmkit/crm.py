@@ -20,6 +20,7 @@ from crmkit.contributions import Analysis, Decision, Entry, Result, View
 from crmkit.durable import explained
 from crmkit.errors import Conflict, CrmError, Erased, Invalid, NotFound
 from crmkit.fields import Secret
+from crmkit.forbidden import check_reason
 from crmkit.handle import Handle, screens
 from crmkit.history import Batch, Comparison, Developments, HistoryEntry, Past
 from crmkit.privacy.suppression import address as meant
@@ -140,8 +141,7 @@ class CRM(Handle):
         spec = collection.info.fields.get(field)
         if spec is None or spec.klass != "sensitive":
             raise Invalid({field: "is not a sensitive field; read it as an attribute"})
-        if not isinstance(reason, str) or not reason.strip():
-            raise Invalid({"reason": "say why; it is kept in the audit log"})
+        check_reason(reason)
         self._refuse_hidden(record)
         self._guard("reveal", record)
         with self._store.lock():
@@ -202,8 +202,7 @@ class CRM(Handle):
             Refused: The actor may not, or a transaction is open.
         """
         known = self.collection(type(record) if isinstance(record, Record) else Customer).info
-        if not isinstance(reason, str) or not reason.strip():
-            raise Invalid({"reason": "say why; it is kept in the audit log and on the certificate"})
+        check_reason(reason)
         if self._visible.hides(known.plural, id_of(record)):
             raise NotFound(f"no {known.type} has the id that was given")
         self._guard("erase", record if isinstance(record, Record) else None)
@@ -223,8 +222,7 @@ class CRM(Handle):
             Invalid: It is no address, or no reason is given.
             Refused: The actor may not.
         """
-        if not isinstance(reason, str) or not reason.strip():
-            raise Invalid({"reason": "say why; it is kept in the audit log"})
+        check_reason(reason)
         self._guard("erase")
         self._eraser.allow_again(meant(address, self._context({}, {})), reason)
 
@@ -546,9 +544,10 @@ class CRM(Handle):
         Raises:
             Invalid: Something is where the folder is to be made, or the reason is blank.
             Damaged: What was written is not what is stored; nothing is left behind.
+            Refused: The actor may not export, or may not reveal.
             CrmError: The system cannot write there.
         """
-        self._guard("export")
+        self._guard_export(reveal)
         with self._locking.busy():
             return self._exporter().everything(Path(folder), reveal, progress)
 
@@ -565,10 +564,16 @@ class CRM(Handle):
         Raises:
             NotFound: There is no such type.
             Invalid: The name of the file ends otherwise, there is such a file, or the reason is blank.
+            Refused: The actor may not export, or may not reveal.
         """
-        self._guard("export")
+        self._guard_export(reveal)
         with self._locking.busy():
             return self._exporter().one_type(self.collection(type).info.plural, Path(path), reveal, progress)
+
+    def _guard_export(self, reveal: str | None) -> None:
+        self._guard("export")
+        if reveal is not None:
+            self._guard("reveal")
 
     def _exporter(self) -> Exporter:
         from crmkit.safekeeping.export import Exporter
@@ -595,7 +600,7 @@ class CRM(Handle):
         known = [collection + ending for collection in self._by_plural() for ending in ("", REMOVED)]
         failed = [f"plugin {row.name} is {row.state}: {row.reason}" for row in self.plugins if row.state == "failed"]
         with self._locking.busy():
-            return examine(self.workspace, self._store, self._vault, known, failed)
+            return examine(self.workspace, self._store, self._vault, self._codec, known, failed)
 
     def verify(self) -> list[str]:
         """Read every frame and the audit log again and return what is wrong; empty when all is well."""

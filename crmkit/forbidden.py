@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from crmkit.detector import find_payment_data, is_card_number
+from crmkit.errors import Invalid
 
 REASON = "must not be stored after authorization, not even encrypted: card security codes, PINs and magnetic track data"
 
@@ -62,6 +63,22 @@ def has_forbidden(value: Any) -> bool:
     if isinstance(value, list | tuple | set | frozenset):
         return any(map(has_forbidden, value))
     return False
+
+
+def check_reason(given: object, name: str = "reason") -> None:
+    """Refuse a reason that says nothing, or that holds what must not be stored.
+
+    Args:
+        given: The reason.
+        name: What the argument is called.
+
+    Raises:
+        Invalid: It is such a one.
+    """
+    if not isinstance(given, str) or not given.strip():
+        raise Invalid({name: "say why; it is kept in the audit log"})
+    if has_forbidden(given):
+        raise Invalid({name: REASON})
 
 
 def _is_forbidden(text: str) -> bool:

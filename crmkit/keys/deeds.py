@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from crmkit.codec import RecordCodec
 from crmkit.durable import explained
+from crmkit.registry import asking_plugin
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault
 from crmkit.workspace import Workspace
@@ -38,20 +39,30 @@ class Deeds:
     busy: Callable[[], AbstractContextManager[None]]
 
     @contextmanager
-    def deed(self, action: str, reason: str, check: Callable[[], object] = lambda: None) -> Iterator[None]:
+    def deed(
+        self,
+        action: str,
+        reason: str | None = None,
+        check: Callable[[], object] = lambda: None,
+        *,
+        entity: str = "workspace",
+        fields: Collection[str] = (),
+    ) -> Iterator[None]:
         """Hold the lock for a block that changes keys; the audit log has it on disk before the block begins.
 
         Args:
             action: What the log calls it.
             reason: What is said about it; sealed in the log.
             check: Refuses what cannot be done, before it is noted.
+            entity: What it is about.
+            fields: What of that.
         """
         self.guard(ACTION)
         try:
             with self.store.lock():
                 self.vault.refresh()
                 check()
-                self.vault.note(self.actor(), action, reason)
+                self.vault.note(self.actor(), action, reason, entity=entity, fields=fields, plugin=asking_plugin())
                 yield
         except OSError as error:
             raise explained(error, self.workspace.keys) from error

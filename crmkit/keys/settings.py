@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
+from contextlib import nullcontext
 
 from crmkit.fields import MASK, Secret
 from crmkit.keys.deeds import Deeds
+from crmkit.registry import asking_plugin
 
 
 class Secrets:
@@ -28,6 +30,9 @@ class Secrets:
 class PluginSecrets(MutableMapping[str, Secret[str]]):
     """The secrets of one plugin by name, as opened `Secret` objects: every rendering is masked, ``.value`` is the text.
 
+    Who takes one needs the right to change settings, and the audit log has it first; but a plugin inside its hook takes
+    its own, and no line is written for it.
+
     Args:
         deeds: What they are changed with.
         plugin: The name of the plugin.
@@ -38,7 +43,10 @@ class PluginSecrets(MutableMapping[str, Secret[str]]):
         self._plugin = plugin
 
     def __getitem__(self, name: str) -> Secret[str]:
-        return Secret(MASK * 6, self._deeds.vault.secret_settings.get(self._plugin, name))
+        is_own = asking_plugin() == self._plugin
+        deed = self._deeds.deed("secret", entity=f"plugin:{self._plugin}", fields=(name,))
+        with deed if name in self and not is_own else nullcontext():
+            return Secret(MASK * 6, self._deeds.vault.secret_settings.get(self._plugin, name))
 
     def __setitem__(self, name: str, value: str | Secret[str]) -> None:
         text = value.value if isinstance(value, Secret) else value
@@ -50,6 +58,9 @@ class PluginSecrets(MutableMapping[str, Secret[str]]):
         self._deeds.vault.secret_settings.get(self._plugin, name)
         with self._deeds.deed("secret_remove", f"{self._plugin}: {name}"):
             self._deeds.vault.secret_settings.remove(self._plugin, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._deeds.vault.secret_settings.names(self._plugin)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._deeds.vault.secret_settings.names(self._plugin))

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.durable import make_folder
 from crmkit.errors import Damaged, Erased, Invalid
+from crmkit.forbidden import check_reason
 from crmkit.safekeeping.folders import failed, new_folder
 from crmkit.schema import KEPT_BY_CRMKIT, RecordInfo
 from crmkit.store.salvage import APART
@@ -191,8 +192,8 @@ class Exporter:
 
     def _as_of_now(self, reveal: str | None, only: str | None = None) -> tuple[list[_Table], Iterator[Logged], int]:
         """Return what is stored as of one commit, after a line in the audit log for each type."""
-        if reveal is not None and not reveal.strip():
-            raise Invalid({"reveal": "say why; it is kept in the audit log"})
+        if reveal is not None:
+            check_reason(reveal, "reveal")
         with self._store.lock():
             names = [only] if only else self._names()
             tables = [self._table(name, with_removed=only is None) for name in names]

@@ -43,9 +43,8 @@ class AuditLog(Chain):
         fields: Collection[str] = (),
         reason: str | None = None,
         plugin: str | None = None,
-        user: str | None = None,
     ) -> dict[str, Any]:
-        """Add one entry; it is on disk when this returns. The caller holds the lock of the workspace.
+        """Add one entry, with the system user; it is on disk when this returns. The caller holds the workspace's lock.
 
         Args:
             actor: Who acted.
@@ -56,7 +55,6 @@ class AuditLog(Chain):
             fields: The names of the fields.
             reason: Why, as an envelope; never in clear.
             plugin: The plugin that asked, if one did.
-            user: The system user who did it, whatever the actor is called; who runs this, when left out.
 
         Returns:
             The entry as it was written.
@@ -68,7 +66,7 @@ class AuditLog(Chain):
             {
                 "ts": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "actor": actor,
-                "user": user or user_name(),
+                "user": user_name(),
                 "action": action,
                 "entity": entity,
                 "record": record,

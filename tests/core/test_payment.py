@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crmkit import CRM, Conflict, Invalid, Refused
+from crmkit.forbidden import REASON
 from crmkit.payment import moves
 
 CARD = "4111 1111 1111 1111"
 OTHER_CARD = "5555555555554444"
 IBAN = "DE89 3704 0044 0532 0130 00"
+
+
+CODE = f"she read out {CARD}, CVV 123"
 
 
 def revealed(crm: CRM, record: Any, field: str) -> str:
@@ -112,3 +117,31 @@ def test_a_number_that_is_all_of_a_required_text_stays(crm: CRM, tmp_path: Path)
     plan = crm.import_file(path, as_="customer")
     assert plan.move_sensitive() == 0
     assert [cell.field for cell in plan.payment] == ["name"]
+
+
+# --------------------------------------------------------------------------- reasons are free text too
+
+
+def test_a_reason_with_a_security_code_is_refused_and_kept_nowhere(crm: CRM, tmp_path: Path) -> None:
+    ada = crm.customers.add(name="Ada", iban=IBAN)
+    crm.erase(crm.customers.add(name="Bob", email="bob@example.org"), reason="request 8")
+    seq, lines = crm.seq(), len(list(crm.audit))
+
+    def in_a_transaction(reason: str) -> None:
+        with crm.transaction(reason):
+            crm.customers.update(ada, city="Paris")
+
+    deeds: dict[str, Callable[[str], object]] = {
+        "reveal": lambda reason: crm.reveal(ada, "iban", reason=reason),
+        "allow": lambda reason: crm.allow_again("bob@example.org", reason=reason),
+        "transaction": in_a_transaction,
+        "export": lambda reason: crm.export("customer", tmp_path / "out.csv", reveal=reason),
+        "erase": lambda reason: crm.erase(ada, reason=reason),
+    }
+    for name, deed in deeds.items():
+        with pytest.raises(Invalid) as caught:
+            deed(CODE)
+        assert caught.value.problems == {"reveal" if name == "export" else "reason": REASON}, name
+    assert (crm.seq(), len(list(crm.audit))) == (seq, lines)
+    for deed in deeds.values():  # the control: a card number alone may be said
+        deed(f"about {CARD}")

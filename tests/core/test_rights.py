@@ -117,6 +117,24 @@ def test_a_gate_that_is_not_asked_would_be_found(strict: CRM, tmp_path: Path, mo
 
 
 @pytest.mark.shipped_plugins
+def test_an_export_in_the_clear_asks_for_both_rights(strict: CRM, tmp_path: Path) -> None:
+    profile = strict.workspace.profile
+    clerk = '\n[roles.clerk]\nmembers = ["eve"]\nmay = ["export"]\n'
+    profile.write_text(profile.read_text(encoding="utf-8") + clerk, encoding="utf-8")
+    with crmkit.open(strict.workspace.folder) as crm, crm.acting_as("eve"):
+        for deed in (
+            lambda: crm.export("customer", tmp_path / "one.csv", reveal="audit"),
+            lambda: crm.export_all(tmp_path / "all", reveal="audit"),
+        ):
+            with pytest.raises(Refused, match="reveal is for"):
+                deed()
+        assert [fields for _, _, fields in refusals(crm)] == [("reveal",), ("reveal",)]
+        assert list(tmp_path.glob("*.csv")) == []
+        crm.export("customer", tmp_path / "masked.csv")  # the control
+        crm.export_all(tmp_path / "all")
+
+
+@pytest.mark.shipped_plugins
 def test_one_record_is_no_bulk(strict: CRM) -> None:
     with strict.acting_as("cid"):
         made = strict.customers.add_many([{"name": "One"}])
