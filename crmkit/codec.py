@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from crmkit.errors import Damaged, Erased, Refused
+from crmkit.errors import Conflict, Damaged, Erased, NotFound, Refused
 from crmkit.fields import MASK, Secret, mask
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
@@ -115,9 +115,29 @@ class RecordCodec:
             self._tag(collection, out, doc, fresh)
         return out
 
+    def renewed(self, collection: str, old: Doc, new: Doc) -> Doc:
+        """Return what is to replace a document, with no field in it that was sealed before the newest keys were.
+
+        Raises:
+            Conflict: It was read before the key of such a field was destroyed.
+        """
+        sealed = [name for name, klass in self._sealed.get(collection, ()) if klass == "sensitive"]
+        fresh = [name for name in sealed if _looks_sealed(new.get(name)) and new[name] != old.get(name)]
+        if not fresh or self._vault.erasures.at(self.subject(collection, new)):
+            return new
+        subject = self.subject(collection, new)
+        stale = [name for name in fresh if not self._vault.is_newest(subject, new[name])]
+        try:
+            return {**new, **{name: Secret("", self.opened(collection, new, name)) for name in stale}}
+        except Erased:
+            raise Conflict(collection, str(new["id"]), tuple(stale)) from None
+
     def reseal(self, collection: str, doc: Doc) -> Doc:
-        """Return the sealed fields of a document in memory form, sealed anew for disk under the newest key."""
-        dark = self.dark(collection, doc)
+        """Return the sealed fields of a document in memory form, sealed anew for disk under the newest key.
+
+        Those that do not open stay as they are.
+        """
+        dark = {*self.dark(collection, doc), *self.unopened(collection, doc)}
         sealed = [name for name, _ in self._sealed.get(collection, ()) if name not in dark]
         present = [name for name in sealed if doc.get(name) is not None]
         sensitive = {
@@ -126,6 +146,17 @@ class RecordCodec:
             if klass == "sensitive" and name in present
         }
         return self.seal(collection, {**doc, **sensitive}, present) if present else {}
+
+    def unopened(self, collection: str, doc: Mapping[str, Any]) -> list[str]:
+        """Return the sensitive fields of a document that do not open: they were changed, or their key is gone."""
+        names = []
+        for name, klass in self._sealed.get(collection, ()):
+            if klass == "sensitive" and doc.get(name) is not None:
+                try:
+                    self.opened(collection, doc, name)
+                except (Damaged, Erased, NotFound):
+                    names.append(name)
+        return names
 
     # ------------------------------------------------------------------ what a rotation asks for
 
@@ -183,25 +214,25 @@ class RecordCodec:
         return {**fields, **opened}
 
     def open_past(self, collection: str, fields: Doc, doc: Doc) -> Doc:
-        """Return fields of a before-image as `open` does; of what was erased, or whose key is gone, nothing is told.
-
-        A text that its record cannot do without reads `ERASED`.
-        """
+        """Return fields of a before-image as `open` does; of what was erased, or whose key is gone, nothing is told."""
         sealed = self._sealed.get(collection)
         if not sealed:
             return fields
-        subject, told = self.subject(collection, doc), fields
-        if not self._vault.erasures.at(subject):
-            try:
-                personal = self._personal(sealed, fields)
-                told = {**fields, **self._vault.open_all(self._known[collection].type, doc["id"], subject, personal)}
-            except Erased:
-                told = self._without(sealed, fields)
-        else:
-            told = self._without(sealed, fields)
-        specs = self._known[collection].fields
-        required = [name for name, _ in sealed if specs[name].required and specs[name].kind in TEXTS]
-        return {**told, **{name: ERASED for name in required if name in fields and told.get(name) is None}}
+        subject = self.subject(collection, doc)
+        if self._vault.erasures.at(subject):
+            return self._without(sealed, fields)
+        try:
+            personal = self._personal(sealed, fields)
+            return {**fields, **self._vault.open_all(self._known[collection].type, doc["id"], subject, personal)}
+        except Erased:
+            return self._without(sealed, fields)
+
+    def completed(self, collection: str, doc: Doc) -> Doc:
+        """Return a document of the past with `ERASED` for each text that its record cannot do without."""
+        known = self._known.get(collection)
+        specs = [known.fields[name] for name, _ in self._sealed[collection]] if known else []
+        lacking = [spec.name for spec in specs if spec.required and spec.kind in TEXTS and doc.get(spec.name) is None]
+        return {**doc, **dict.fromkeys(lacking, ERASED)} if lacking else doc
 
     def _opened_or_dark(
         self, collection: str, personal: Mapping[str, str], record: str, subject: str

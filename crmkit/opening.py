@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from crmkit.crm import CRM
-from crmkit.errors import CrmError, Invalid
+from crmkit.errors import CrmError, Damaged, Invalid
 from crmkit.identities import ask_shipped_plugins
 from crmkit.profile import Profile, problems, read_profile, write_profile
 from crmkit.records import new_id
@@ -109,7 +110,11 @@ def restore(
     """
     ask_shipped_plugins()
     made = restore_backup(Path(path), Path(folder), user_name(), Path(keys) if keys else None, progress)
-    return CRM(made.workspace)
+    try:
+        return CRM(made.workspace)
+    except Damaged:  # its keys were dropped; what cannot be opened is not left behind
+        shutil.rmtree(made.workspace.folder)
+        raise
 
 
 def trust(folder: str | os.PathLike[str] | None = None) -> tuple[str, ...]:

@@ -70,4 +70,5 @@ def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] 
         return None
     kept = {name: value for name, value in (doc or {}).items() if name not in step.changed}
     was = {**kept, **step.before}
-    return step.collection, {**kept, **codec.open_past(step.collection, dict(step.before), was)}
+    opened = codec.open_past(step.collection, dict(step.before), was)
+    return step.collection, codec.completed(step.collection, {**kept, **opened})
