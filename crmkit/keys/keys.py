@@ -160,11 +160,11 @@ class Keys:
         Raises:
             Refused: Something is sealed under old keys still: rotate the data first, with all plugins there.
         """
+        rotation = Rotation(self._deeds)
         with self._deeds.busy():
-            missing = Rotation(self._deeds).not_done()
-        if missing:
-            raise Refused(f"old keys are still needed: {missing}; rotate first: crmkit keys rotate --scope data")
-        with self._deeds.deed("drop_old_keys", f"{len(self._old())} old"):
+            _refuse(rotation.not_done())
+        # once more under the lock: what was read before the rotation may have been written since
+        with self._deeds.deed("drop_old_keys", f"{len(self._old())} old", lambda: _refuse(rotation.put_back())):
             needed, newest = self._needed(), self._vault.newest_generation
             subjects = [id for id in self._vault.subjects() if id != self._vault.workspace_id]
             return self._vault.drop_generations(max(map(newest, subjects), default=0), subjects, needed)
@@ -216,3 +216,8 @@ class Keys:
         metas = [(each.meta.get("about") or own, each.meta.get("reason")) for each in self._store.commits()]
         lines = [(each["subject"], each["reason"]) for each in self._vault.audit.entries()]
         return {(id, envelope.generation_of(envelope.from_text(text))) for id, text in (*metas, *lines) if text}
+
+
+def _refuse(needed_by: str) -> None:
+    if needed_by:
+        raise Refused(f"old keys are still needed: {needed_by}; rotate first: crmkit keys rotate --scope data")

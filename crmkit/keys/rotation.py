@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from crmkit.codec import REMOVED, SEALED, TAGS
-from crmkit.errors import Erased, NotFound
+from crmkit.errors import NAMED, Damaged, Erased, NotFound
 from crmkit.keys.deeds import Deeds
 from crmkit.records import new_id
 from crmkit.store.base import ANY, NEW, Put, Reseal, Step
@@ -34,7 +34,7 @@ class Rotated:
         scope: ``wrap``, ``data`` or ``index``; or ``seal``.
         documents: How many documents were sealed anew.
         steps: How many former values, each of one change, were sealed anew.
-        left: How many values could not be, by collection: the plugin that knows them is not there.
+        left: How many values could not be, by collection: the plugin that knows them is not there, or they do not open.
     """
 
     scope: str
@@ -73,7 +73,8 @@ class Rotation:
                 break
             documents += self._reseal(again, {"generation": generation})
         self._note({"generation": generation, "after": ["", ""], "done": True})
-        return Rotated("data", documents, past.steps, self._left(past.left))
+        unopened = Counter(collection for collection, id in self._places() for _ in self._unopened(collection, id))
+        return Rotated("data", documents, past.steps, self._left(past.left + unopened))
 
     def index(self) -> Rotated:
         """Make a new tag for each value that exact search looks for, and destroy the key of the old tags.
@@ -129,8 +130,13 @@ class Rotation:
         state = self._store.get(STATE, "data")
         if state is None or not state["done"]:
             return "no rotation of the data has come to its end"
-        old = [place for place in self._places() if self._is_old(*place)]
-        return f"{len(old):,} documents have been put back" if old else ""
+        return self.put_back()
+
+    def put_back(self) -> str:
+        """Return which documents are sealed under old keys; empty where none is. It takes a second for many."""
+        old = [f"{collection} {id}" for collection, id in self._places() if self._is_old(collection, id)]
+        more = f" and {len(old) - NAMED:,} more" if len(old) > NAMED else ""
+        return ", ".join(old[:NAMED]) + more
 
     # ------------------------------------------------------------------ parts
 
@@ -169,7 +175,17 @@ class Rotation:
         if doc is None:
             return False
         subject = self._codec.subject(collection, doc)
-        return any(self._vault.is_old(subject, text) for text in self._codec.envelopes(collection, doc).values())
+        return any(self._is_older(subject, text) for text in self._codec.envelopes(collection, doc).values())
+
+    def _is_older(self, subject: str, sealed: str) -> bool:
+        try:
+            return self._vault.is_old(subject, sealed)
+        except Damaged:  # what is no envelope needs no key
+            return False
+
+    def _unopened(self, collection: str, id: str) -> list[str]:
+        doc = self._store.get(collection, id)
+        return [] if doc is None else self._codec.unopened(collection, doc)
 
     def _has_old_tag(self, collection: str, id: str) -> bool:
         doc = self._store.get(collection, id)
@@ -211,11 +227,13 @@ class Past:
         subject = self._subject_before(step)
         fresh = {}
         for name, text in self._codec.envelopes(step.collection, step.before).items():
-            if self._vault.is_old(subject, text):
-                try:
+            try:
+                if self._vault.is_old(subject, text):
                     fresh[name] = self._codec.resealed(step.collection, name, step.id, subject, text)
-                except (Erased, NotFound):  # meanwhile
-                    continue
+            except (Erased, NotFound):  # meanwhile
+                continue
+            except Damaged:
+                self.left[step.collection] += 1
         return {**step.before, **fresh} if fresh else step.before
 
     def sealed(self, step: Step) -> Mapping[str, Any]:

@@ -39,6 +39,7 @@ KEYS_TO_DO = (
     " another folder makes it"
 )
 NO_DATA_TO_DO = "there is nothing left to save: make a new workspace from the last backup (crmkit restore)"
+UNOPENED_TO_DO = "restore the last backup into another folder (crmkit restore), and look there for what does not open"
 SETTINGS_TO_DO = f"mend {PROFILE}, or put back a copy of it; crmkit init in another folder makes one to begin with"
 _UNFINISHED = "bytes at the end are no whole commit"  # how the store tells of an append that did not finish
 
@@ -91,7 +92,12 @@ class Saved:
 
 
 def examine(
-    workspace: Workspace, store: TinyStore, vault: Vault, known: Iterable[str], failed: Iterable[str] = ()
+    workspace: Workspace,
+    store: TinyStore,
+    vault: Vault,
+    codec: RecordCodec,
+    known: Iterable[str],
+    failed: Iterable[str] = (),
 ) -> Health:
     """Check everything that is stored in an open workspace.
 
@@ -99,6 +105,7 @@ def examine(
         workspace: Where it is.
         store: Its store.
         vault: Its vault.
+        codec: Knows which fields are sealed.
         known: The collections that somebody registered.
         failed: What is wrong with plugins.
     """
@@ -120,6 +127,9 @@ def examine(
         advice.append(
             "find out who wrote to keys/audit.jsonl; if a backup was restored: crmkit doctor --accept-restored"
         )
+    unopened = tuple(_unopened(store, codec))
+    if unopened:
+        advice.append(UNOPENED_TO_DO)
     if failed:
         advice.append("mend or remove the plugins that failed; the records are safe: crmkit plugins says more")
     return Health(
@@ -128,10 +138,18 @@ def examine(
         unknown=unknown,
         commits=store.seq(),
         generation=store.generation,
-        problems=(*(problem.removesuffix(RUN_DOCTOR) for problem in damage), *audit, *failed),
+        problems=(*(problem.removesuffix(RUN_DOCTOR) for problem in damage), *audit, *unopened, *failed),
         warnings=(*warnings, *_large(sizes)),
         advice=tuple(advice),
     )
+
+
+def _unopened(store: TinyStore, codec: RecordCodec) -> Iterator[str]:
+    """Yield a line for each record with sensitive fields that do not open."""
+    for name in sorted(codec.collections):
+        for doc in store.scan(name):
+            if fields := codec.unopened(name, doc):
+                yield f"{name} {doc['id']}: {', '.join(fields)} cannot be opened: changed on disk, or the key is gone"
 
 
 def _told_of_unknown(name: str) -> str:

@@ -165,6 +165,15 @@ class Codec(Protocol):
         What is sealed belongs to its subject: where a document changes hands, all of its sealed fields do.
         """
 
+    def renewed(self, collection: str, old: Doc, new: Doc) -> Doc:
+        """Return what is to replace a document, with no field in it that was sealed before the newest keys were.
+
+        It may have been read before: a sealed field that differs from the one in `old` may be of an older day.
+
+        Raises:
+            Conflict: The key of such a field is gone.
+        """
+
     def reseal(self, collection: str, doc: Doc) -> Doc:
         """Return the sealed fields of a document, given in its form in memory, sealed anew for the disk."""
 
@@ -186,6 +195,10 @@ class PlainCodec:
     def bound(self, collection: str, old: Doc, new: Doc) -> Collection[str]:  # noqa: ARG002  # the signature of a codec
         """Return no field."""
         return ()
+
+    def renewed(self, collection: str, old: Doc, new: Doc) -> Doc:  # noqa: ARG002  # the signature of a codec
+        """Return the document as it is."""
+        return new
 
     def reseal(self, collection: str, doc: Doc) -> Doc:  # noqa: ARG002  # the signature of a codec
         """Return no field."""

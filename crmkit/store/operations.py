@@ -32,6 +32,7 @@ def _change(turn: Turn, codec: Codec) -> Operation:
         forgets = isinstance(turn.write, Delete) and turn.write.forget
         kept = {"id": old["id"], "rev": old["rev"]} if forgets else codec.seal(turn.collection, old)
         return ["d", turn.collection, old["id"], kept]
+    new = codec.renewed(turn.to, old, new)
     names = list(dict.fromkeys((*_differing(old, new), *codec.bound(turn.to, old, new))))
     after = codec.seal(turn.to, new, names)
     if isinstance(turn.write, Put) and turn.write.forget:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import pyrage
 from pyrage.x25519 import Recipient
 
-from crmkit.errors import Invalid, Locked
+from crmkit.errors import Damaged, Invalid, Locked
 from crmkit.vault import envelope
 from crmkit.vault.erasures import Erasures
 from crmkit.vault.guarded import Guarded
@@ -119,6 +119,14 @@ class Upkeep(Guarded):
         """
         self._check_open()
         return self._subjects.is_old(subject, envelope.generation_of(envelope.from_text(sealed)))
+
+    def is_newest(self, subject: str, sealed: str) -> bool:
+        """Return whether the newest data key of its subject sealed this, or it is no envelope at all."""
+        try:
+            generation = envelope.generation_of(envelope.from_text(sealed))
+        except Damaged:
+            return True
+        return generation >= self.newest_generation(subject)
 
     # ------------------------------------------------------------------ data keys
 

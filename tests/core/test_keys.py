@@ -14,9 +14,12 @@ from pyrage.x25519 import Identity
 
 import crmkit
 from crmkit import F
-from crmkit.errors import CrmError, Invalid, Locked, NotFound, Refused
+from crmkit.codec import RecordCodec
+from crmkit.errors import Conflict, CrmError, Invalid, Locked, NotFound, Refused
 from crmkit.keys import recover
 from crmkit.keys.rotation import Rotation
+from crmkit.store.base import ANY, PlainCodec, Put
+from crmkit.store.tiny import TinyStore
 
 IBAN, OTHER = "DE89370400440532013000", "GB29NWBK60161331926819"
 
@@ -123,6 +126,64 @@ def test_what_an_undo_puts_back_is_found_and_sealed_anew(crm: crmkit.CRM, ada: s
     crm.undo(entry)
     assert [found.id for found in crm.customers.find(F.iban == IBAN)] == [ada]
     assert not list(crm.customers.find(F.iban == OTHER))
+
+
+def test_what_was_read_before_a_rotation_is_written_under_the_newest_key(crm: crmkit.CRM, ada: str) -> None:
+    with crmkit.open(crm.workspace.folder) as other:
+        with crm.transaction():
+            crm.customers.update(ada, city="Paris")
+            other.keys.rotate("data")
+        other.keys.drop_old()
+        for each in (crm, other):
+            assert each.customers[ada].city == "Paris"
+            assert each.reveal(each.customers[ada], "iban", reason="test").value == OTHER
+
+
+def test_what_was_read_before_its_key_was_dropped_is_a_conflict(crm: crmkit.CRM, ada: str) -> None:
+    with crmkit.open(crm.workspace.folder) as other:
+        with pytest.raises(Conflict, match=f"customer {ada} was changed since it was read"), crm.transaction():
+            crm.customers.update(ada, city="Paris")
+            other.keys.rotate("data")
+            other.keys.drop_old()
+        assert crm.customers[ada].city is None
+        assert crm.reveal(crm.customers[ada], "iban", reason="test").value == OTHER
+
+
+def test_what_is_put_back_while_old_keys_are_dropped_keeps_them(
+    crm: crmkit.CRM, ada: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a program of an older version, say: what it has read, it writes back as it was."""
+    monkeypatch.setattr(RecordCodec, "renewed", lambda codec, collection, old, new: new)
+    before, look = dict(crm._store.get("customers", ada) or {}), Rotation.not_done
+
+    def put_back(rotation: Rotation) -> str:
+        missing = look(rotation)
+        now = crm._store.get("customers", ada) or {}
+        crm._store.commit([Put("customers", {**before, "rev": now["rev"] + 1}, ANY)], {"actor": "x", "cause": "x"})
+        return missing
+
+    crm.keys.rotate("data")
+    with monkeypatch.context() as racing:
+        racing.setattr(Rotation, "not_done", put_back)
+        with pytest.raises(Refused, match=f"old keys are still needed: customers {ada}; rotate first"):
+            crm.keys.drop_old()
+    assert crm.reveal(crm.customers[ada], "iban", reason="test").value == OTHER
+
+
+@pytest.mark.parametrize("planted", ["c1.nonsense", "c1.wQEAAAABAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"])
+def test_what_does_not_open_stops_no_rotation_and_is_named(crm: crmkit.CRM, ada: str, planted: str) -> None:
+    bob = next(each.id for each in crm.customers if each.name == "Bob")
+    crm.customers.update(bob, iban=IBAN)
+    store = TinyStore(crm.workspace.data, PlainCodec())
+    doc = store.get("customers", bob) or {}
+    store.commit([Put("customers", {**doc, "iban": planted, "rev": doc["rev"] + 1}, ANY)], {"actor": "x", "cause": "x"})
+    store.close()
+    health = crm.examine()
+    assert [line for line in health.problems if bob in line and "iban cannot be opened" in line]
+    assert "restore the last backup" in health.advice[-1]
+    assert not [line for line in health.problems if ada in line]
+    assert crm.keys.rotate("data").left == {"customers": 1}
+    assert crm.reveal(crm.customers[ada], "iban", reason="test").value == OTHER
 
 
 def test_rotating_the_index(crm: crmkit.CRM, ada: str) -> None:
