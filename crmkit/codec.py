@@ -65,6 +65,10 @@ class RecordCodec:
         named = self._known[collection].subject
         return str((doc.get(named) if named else None) or doc["id"])
 
+    def is_erased(self, collection: str, doc: Mapping[str, Any]) -> bool:
+        """Return whether a document belongs to somebody who was erased."""
+        return self._vault.erasures.at(self.subject(collection, doc)) is not None
+
     def about(self, collection: str, doc: Mapping[str, Any]) -> str:
         """Return the id of whom a document tells: its customer, or itself where it has sealed fields; else empty."""
         subject = self.subject(collection, doc)

@@ -94,6 +94,8 @@ class Undo:
         since, reason = 0, ""
         for logged in self._store.commits(under=cause, newest_first=True):
             if logged.meta.get("cause") == cause:
+                if logged.meta.get("kind") == "erase":
+                    raise Refused("an erasure cannot be undone")
                 since, reason = logged.seq - 1, self._reason(logged.meta)
                 for step in reversed(logged.steps):
                     steps.setdefault(key(step), []).append(step)
@@ -136,7 +138,7 @@ class Undo:
             place = steps[0][1].to
             doc = self._store.get(place, record[1])
             was = None if doc is None else self._before(steps, dict(doc))
-            if doc is None or was is None:
+            if doc is None or was is None or (was[1] and self._codec.is_erased(was[0], was[1])):
                 changed.append(record)
             elif was[1] is not None or not place.endswith(REMOVED):  # else it was added, and is removed already
                 draft = _draft(drafter, place, dict(doc), *was)

@@ -193,3 +193,19 @@ def test_a_ledger_that_was_taken_away_is_written_again(crm: CRM, place: Path, mo
     monkeypatch.setenv("CRMKIT_CONFIG", str(config))
     with crmkit.open(place) as again:
         assert again._vault.erasures.at(ada.id)
+
+
+def test_undo_leaves_out_what_was_somebodys_who_was_erased(crm: CRM) -> None:
+    ada, double = add_ada(crm), crm.customers.add(name="Double canary")
+    visit = crm.visits.add(customer=double, title="with canary")
+    bob = crm.customers.add(name="Bob")
+    merged = crm.customers.merge(ada, [double])
+    made = crm.customers.add_many([{"name": "Eve"}], part_of=merged)
+    crm.erase(ada, reason="r")
+    with pytest.raises(crmkit.ChangedSince):
+        crm.undo(made)
+    undone = crm.undo(made, skip_changed=True)
+    assert {id for _, id in undone.left_out} == {ada.id, double.id, visit.id}
+    assert [each.name for each in crm.customers.find()] == ["Bob"]
+    assert crm.visits[visit.id].title == ERASED
+    assert bob.id in crm.customers
