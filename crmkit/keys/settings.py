@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from contextlib import nullcontext
 
+from crmkit.errors import Invalid
 from crmkit.fields import MASK, Secret
 from crmkit.keys.deeds import Deeds
 from crmkit.registry import asking_plugin
@@ -21,7 +22,13 @@ class Secrets:
         self._deeds = deeds
 
     def __getitem__(self, plugin: str) -> PluginSecrets:
+        if not isinstance(plugin, str) or not plugin.strip():
+            raise Invalid({"plugin": "must be its name, as text"}, "secrets")
         return PluginSecrets(self._deeds, plugin)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the plugins that have secrets."""
+        return iter(self._deeds.vault.secret_settings.plugins())
 
     def __repr__(self) -> str:
         return '<secrets of plugins: crm.secrets["plugin"]["name"]>'

@@ -60,6 +60,10 @@ class SecretSettings(Guarded):
             if not isinstance(given, str) or not given.strip():
                 raise Invalid({what: "must be text, and not blank"}, "secret setting")
 
+    def plugins(self) -> tuple[str, ...]:
+        """Return the names of the plugins that have secrets."""
+        return tuple(sorted(self._read()))
+
     def names(self, plugin: str) -> tuple[str, ...]:
         """Return the names of a plugin's secrets."""
         return tuple(sorted(self._read().get(plugin, {})))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import crmkit
-from crmkit import CRM, Refused, hookimpl
+from crmkit import CRM, Invalid, Refused, hookimpl
 
 MAY_EXPORT = """
 [roles.keeper]
@@ -61,3 +61,17 @@ def test_a_plugin_takes_its_own_secret_in_its_hook_and_no_other(crm: CRM) -> Non
         assert taken == ["of mail", "of mail", "of bank"]
         noted = [(e.action, e.entity, e.plugin) for e in again.audit.entries(limit=2)]
     assert noted == [("secret", "plugin:bank", "mail"), ("refused", "workspace", "mail")]
+
+
+def test_the_plugins_that_have_secrets_are_listed(crm: CRM) -> None:
+    assert list(crm.secrets) == []
+    for whose in ("mail", "bank"):
+        crm.secrets[whose]["password"] = f"of {whose}"
+    assert list(crm.secrets) == ["bank", "mail"]
+    assert "post" not in crm.secrets
+
+
+@pytest.mark.parametrize("name", [5, None, " "])
+def test_secrets_are_those_of_a_plugin_with_a_name(crm: CRM, name: object) -> None:
+    with pytest.raises(Invalid, match="plugin: must be its name, as text"):
+        crm.secrets[name]  # type: ignore[index]
