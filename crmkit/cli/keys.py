@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -43,20 +43,24 @@ def _count(uses: int | None) -> str:
 
 def rotate(
     scope: Annotated[
-        str, typer.Option(help="wrap: the key of the data keys, in seconds; data: every value; index: exact search.")
+        Literal["wrap", "data", "index"],
+        typer.Option(help="wrap: the key of the data keys, in seconds; data: every value; index: exact search."),
     ] = "wrap",
     drop_old: Annotated[
-        bool, typer.Option("--drop-old", help="Destroy the data keys that a rotation left behind.")
+        bool, typer.Option("--drop-old", help="With --scope data: destroy the data keys that a rotation left behind.")
     ] = False,
     workspace: Workspace = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Put new keys in the place of those in use. What is cut short goes on when it is started again."""
-    with open_crm(workspace) as crm, progress_bar() as progress:
-        if drop_old:
+    if drop_old:
+        if scope != "data":
+            raise typer.BadParameter("goes with --scope data: only data keys are destroyed", param_hint="--drop-old")
+        with open_crm(workspace) as crm:
             _drop_old(crm, yes, as_json)
-            return
+        return
+    with open_crm(workspace) as crm, progress_bar() as progress:
         done = crm.keys.rotate(scope, progress=progress)
     if as_json:
         say_json(asdict(done))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,7 @@ def test_removing_asks_first(run: Any, workspace: Path, public: str, monkeypatch
     [
         (("members", "add", "bob", "age1nonsense"), "must be a whole age public key, which begins with age1"),
         (("members", "remove", "bob", "--yes"), "nobody is called so"),
-        (("keys", "rotate", "--scope", "all"), "scope: must be one of wrap, data, index"),
-        (("keys", "rotate", "--drop-old", "--yes"), "rotate first: crmkit keys rotate --scope data"),
+        (("keys", "rotate", "--scope", "data", "--drop-old", "--yes"), "rotate first: crmkit keys rotate --scope data"),
         (("keys", "recovery", "acme/key.txt"), "lies in the workspace"),
         (("keys", "recovery", "--drill", "nowhere.txt"), "there is no file"),
         (("keys", "recover", "nowhere.txt"), "there is no file"),
@@ -66,11 +67,45 @@ def test_keys_are_rotated(run: Any, workspace: Path) -> None:
         assert f"rotated: {scope}" in done.out
     after = json.loads(run("keys", "status", "--json", "-w", workspace).out)
     assert {each["status"] for each in after["keys"] if each["purpose"] == "wrap"} == {"primary", "destroyed"}
-    dropped = json.loads(run("keys", "rotate", "--drop-old", "--yes", "--json", "-w", workspace).out)
+    dropped = json.loads(run("keys", "rotate", "--scope", "data", "--drop-old", "--yes", "--json", "-w", workspace).out)
     assert dropped["dropped"] == dropped["keys"] == 1
     assert "primary" in run("keys", "status", "-w", workspace).out
     with crmkit.open(workspace) as crm:
         assert [customer.name for customer in crm.customers.find()]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("--scope", "dta"), "'wrap', 'data', 'index'"), (("--drop-old", "--yes"), "goes with --scope data")],
+)
+def test_rotating_refuses_options_that_mean_nothing(
+    run: Any, workspace: Path, options: tuple[str, ...], words: str
+) -> None:
+    done = run("keys", "rotate", *options, "-w", workspace)
+    assert done.code == 2
+    assert words in done.err
+
+
+def test_no_bar_stands_over_the_question_whether_to_destroy(
+    run: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("keys", "rotate", "--scope", "data", "-w", workspace)
+    shown = []
+
+    @contextlib.contextmanager
+    def bar() -> Iterator[None]:
+        shown.append("bar")
+        yield
+        shown.remove("bar")
+
+    def confirm(*_: object, **__: object) -> bool:
+        shown.append(f"question under {len(shown)} bars")
+        return False
+
+    monkeypatch.setattr("crmkit.cli.keys.progress_bar", bar)
+    monkeypatch.setattr("typer.confirm", confirm)
+    assert run("keys", "rotate", "--scope", "data", "--drop-old", "-w", workspace).code == 1
+    assert shown == ["question under 0 bars"]
 
 
 def test_a_recovery_key(run: Any, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
