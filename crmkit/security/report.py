@@ -23,6 +23,7 @@ from crmkit.workspace import Workspace
 DRILL_AFTER = timedelta(days=180)
 WRAP_AFTER = timedelta(days=365)
 BACKUP_AFTER = timedelta(days=7)
+LOOKED_AT = DRILL_AFTER  # so far back the audit log is read: the longest of what it is asked about
 FEW = 2_048  # records below which tags are nearly as telling at any length, and a search that opens all is quick
 OTHERS = stat.S_IRWXO  # what the mode of a file allows to everybody
 
@@ -80,7 +81,7 @@ class PluginAccess:
     Attributes:
         name: Its name.
         source: Where it comes from.
-        reveals: How many sensitive values it was shown, by the audit log.
+        reveals: How many sensitive values it was shown within 180 days, by the audit log.
     """
 
     name: str
@@ -140,7 +141,7 @@ class Report:
             yield f"in the folder: {part}: {files:,} files, {size:,} bytes"
         yield from (f"can open it: {name} ({kind})" for name, kind in self.members)
         for plugin in self.plugins:
-            shown = f"; was shown {plugin.reveals:,} sensitive values" if plugin.reveals else ""
+            shown = f"; was shown {plugin.reveals:,} sensitive values within 180 days" if plugin.reveals else ""
             yield f"may read what you can read: plugin {plugin.name} ({plugin.source}){shown}"
         for index in self.indexes:
             yield (
@@ -171,8 +172,9 @@ def report(
     """
     known = list(known)
     indexes = tuple(_indexes(vault, known))
+    noted = recent(vault, now)
     shown: Counter[str] = Counter(
-        line["plugin"] for line in vault.audit.newest() if line["plugin"] and line["action"] == "reveal"
+        line["plugin"] for line in noted.lines if line["plugin"] and line["action"] == "reveal"
     )
     return Report(
         workspace=str(workspace.folder),
@@ -188,13 +190,38 @@ def report(
             if plugin.state == "active"
         ),
         indexes=indexes,
-        overdue=tuple(overdue(workspace, vault, indexes, now)),
+        overdue=tuple(overdue(workspace, vault, indexes, noted, now)),
     )
 
 
-def overdue(workspace: Workspace, vault: Vault, indexes: Iterable[Index], now: datetime) -> Iterator[str]:
+@dataclass(frozen=True)
+class Recent:
+    """What the audit log tells of some time.
+
+    Attributes:
+        lines: Newest first.
+        is_all: Whether there is nothing before them.
+    """
+
+    lines: tuple[Mapping[str, Any], ...]
+    is_all: bool
+
+
+def recent(vault: Vault, now: datetime) -> Recent:
+    """Return what the audit log tells of the last 180 days; it may be long, and is read no further back."""
+    lines: list[Mapping[str, Any]] = []
+    for line in vault.audit.newest():
+        if now - _at(line) > LOOKED_AT:
+            return Recent(tuple(lines), is_all=False)
+        lines.append(line)
+    return Recent(tuple(lines), is_all=True)
+
+
+def overdue(
+    workspace: Workspace, vault: Vault, indexes: Iterable[Index], noted: Recent, now: datetime
+) -> Iterator[str]:
     """Yield what should be done, each with the command that does it."""
-    yield from _rehearsals(vault, now)
+    yield from _rehearsals(noted, now)
     (wrap,) = (key for key in vault.keys if key.purpose == "wrap" and key.status == "primary")
     age = now - datetime.fromisoformat(wrap.created)
     if age > WRAP_AFTER:
@@ -214,23 +241,27 @@ def overdue(workspace: Workspace, vault: Vault, indexes: Iterable[Index], now: d
     yield from _open_doors(workspace)
 
 
-def _rehearsals(vault: Vault, now: datetime) -> Iterator[str]:
+def _at(line: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(line["ts"])
+
+
+def _rehearsals(noted: Recent, now: datetime) -> Iterator[str]:
     """Yield whether the last backup and the last recovery drill, which the audit log knows, were too long ago."""
     last: dict[str, datetime] = {}
     failed = 0  # a backup is noted as it begins
-    for line in vault.audit.newest():
+    for line in noted.lines:
         if line["action"] == "backup_failed":
             failed += 1
         elif line["action"] == "backup" and failed:
             failed -= 1
         else:
-            last.setdefault(line["action"], datetime.fromisoformat(line["ts"]))
+            last.setdefault(line["action"], _at(line))
     for action, what, limit, command in (
         ("recovery_drill", "the recovery key was never tried", DRILL_AFTER, "crmkit keys recovery --drill"),
         ("backup", "there is no backup", BACKUP_AFTER, "crmkit backup FOLDER"),
     ):
         if action not in last:
-            yield f"{what}: {command}"
+            yield f"{what}{'' if noted.is_all else f' in the last {LOOKED_AT.days} days'}: {command}"
         elif now - last[action] > limit:
             yield f"the last {action.replace('_', ' ')} was {(now - last[action]).days:,} days ago: {command}"
 

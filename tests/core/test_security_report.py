@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crmkit import CRM, Damaged, hookimpl
-from crmkit.security.report import Index, overdue
+from crmkit.security.report import Index, overdue, recent
 from crmkit.vault.blind_index import planned_bits
 
 NOW = datetime.now(UTC)
@@ -20,7 +21,8 @@ NOW = datetime.now(UTC)
 
 def lines(crm: CRM, after: timedelta = timedelta(0), indexes: Iterable[Index] = ()) -> str:
     """What is overdue after some time."""
-    return "\n".join(overdue(crm.workspace, crm._vault, indexes, datetime.now(UTC) + after))
+    now = datetime.now(UTC) + after
+    return "\n".join(overdue(crm.workspace, crm._vault, indexes, recent(crm._vault, now), now))
 
 
 def note(crm: CRM, action: str) -> None:
@@ -61,7 +63,9 @@ def test_members_plugins_and_what_plugins_were_shown(crm: CRM) -> None:
     report = crm.security.report()
     assert [kind for _, kind in report.members] == ["member"]
     assert {plugin.name: plugin.reveals for plugin in report.plugins}["nosy"] == 1
-    assert "may read what you can read: plugin nosy (session); was shown 1 sensitive values" in str(report)
+    assert "may read what you can read: plugin nosy (session); was shown 1 sensitive values within 180 days" in str(
+        report
+    )
 
 
 def test_indexes_are_told_with_what_they_leak(crm: CRM) -> None:
@@ -100,7 +104,37 @@ def test_overdue_recovery_drill(crm: CRM) -> None:
     assert "the recovery key was never tried" in lines(crm)
     note(crm, "recovery_drill")
     assert "crmkit keys recovery" not in lines(crm)
-    assert "the last recovery drill was 181 days ago" in lines(crm, timedelta(days=181))
+    assert "crmkit keys recovery" not in lines(crm, timedelta(days=179))
+    assert "the recovery key was never tried in the last 180 days" in lines(crm, timedelta(days=181))
+    assert "there is no backup in the last 180 days" in lines(crm, timedelta(days=181))
+
+
+def test_what_is_older_than_every_limit_is_not_read(crm: CRM, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = crm._vault.workspace_id
+    now = datetime.now(UTC)
+    for days in (400, 200, 100, 1):
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: object = None, days: int = days) -> datetime:
+                return now - timedelta(days=days)
+
+        monkeypatch.setattr("crmkit.vault.audit.datetime", Clock)
+        with crm._store.lock():
+            crm._vault.note("ada", "reveal", entity="customer", record=id, plugin="nosy")
+    read: list[int] = []
+    newest = type(crm._vault.audit).newest
+
+    def counted(self: Any) -> Iterator[dict[str, Any]]:
+        for line in newest(self):
+            read.append(line["seq"])
+            yield line
+
+    monkeypatch.setattr(type(crm._vault.audit), "newest", counted)
+    report = crm.security.report()
+    assert read == [4, 3, 2]  # once, and up to the first one that is too old
+    assert [line["seq"] for line in recent(crm._vault, now).lines] == [4, 3]
+    assert any("there is no backup in the last 180 days" in line for line in report.overdue)
 
 
 def test_old_wrap_key(crm: CRM) -> None:

@@ -34,7 +34,7 @@ def _page(crm: CRM) -> Stack:
             Rows("Who can open this workspace", ("Name", "Kind"), members),
             Rows(
                 "Plugins",
-                ("Plugin", "From", "Values shown"),
+                ("Plugin", "From", "Values shown in 180 days"),
                 plugins,
                 "They run in your process, and may read whatever you can read. What they reveal is logged.",
             ),
