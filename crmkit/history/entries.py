@@ -65,7 +65,7 @@ class Batch:
         at: When its newest commit was made (UTC).
         actor: Who.
         reason: Why, or empty.
-        kind: edit, transaction, import, merge, undo, or table: written through a table of the store.
+        kind: edit, transaction, import, merge, undo, erase, or table: written through a table of the store.
         count: How many records it touched.
         types: How many of each record type.
         undone: Whether it was undone, and that undo was not.
