@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-ERASURES = ".erasures"  # the collection of certificates; a leading dot keeps it out of the feed
-
 
 @dataclass(frozen=True)
 class ErasurePlan:

@@ -11,24 +11,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crmkit.codec import REMOVED, RecordCodec
 from crmkit.durable import explained
 from crmkit.errors import Erased, Invalid, NotFound, Refused, StoreBusy
 from crmkit.merge import MERGED
-from crmkit.privacy.certificate import ERASURES, Certificate, ErasurePlan
+from crmkit.privacy.certificate import Certificate, ErasurePlan
 from crmkit.privacy.plan import Part, Planner, counted
+from crmkit.privacy.reach import forgotten, notes, redacted
+from crmkit.privacy.register import KIND, Register
 from crmkit.privacy.suppression import Suppression, addresses
-from crmkit.query import ALL, Find, Order
 from crmkit.records import Record, new_id, now
 from crmkit.schema import RecordInfo, info
-from crmkit.store.base import ANY, NEW, Put, Step
 from crmkit.values import instant_text
 
 if TYPE_CHECKING:
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from crmkit.store.tiny import TinyStore
     from crmkit.vault import Vault
 
-KIND = "erase"
+AGAIN = "erased before; finished, or found again in a restored backup"
 
 
 class Eraser:
@@ -64,6 +62,7 @@ class Eraser:
         self._types = types
         self._actor = actor
         self._suppression = Suppression(vault)
+        self._register = Register(store, vault)
 
     def plan(self, known: RecordInfo, id: str) -> ErasurePlan:
         """Return what erasing a record would do; see `CRM.erase`."""
@@ -105,19 +104,19 @@ class Eraser:
         """Do what is left of erasures: after a crash, a restored backup, or the return of a plugin."""
         with self._plainly(), suppress(StoreBusy):  # somebody else is at it, or will be
             self._decide_again()
-            if self._left() or self._met_late() or self._dark():
+            if self._left() or self._register.met_late(self._plurals()) or self._dark():
                 with self._store.lock():
                     self._erase_again()
-            for doc in self._docs():
+            for doc in self._register.docs():
                 if not doc["finished"]:
-                    made = self._certificate(doc)
+                    made = self._register.certificate(doc)
                     with self._store.lock():
                         self._destroy_keys(made)
                     self._finish(made)
 
     def certificates(self) -> list[Certificate]:
         """Return the certificates of every erasure, newest first."""
-        return [self._certificate(doc) for doc in self._docs()]
+        return [self._register.certificate(doc) for doc in self._register.docs()]
 
     def allow_again(self, address: tuple[str, str], reason: str) -> None:
         """Take an address off the list of suppressed ones; see `CRM.allow_again`."""
@@ -153,9 +152,7 @@ class Eraser:
             raise Refused(f"{known.type} {id} was merged into {doc[MERGED]}; erase that one, and both are erased")
 
     def _tags(self, planner: Planner, subjects: Iterable[str]) -> list[str]:
-        found = (
-            each for known, _, doc in planner.documents(subjects) for each in addresses(known, doc)
-        )  # of the record and of what was merged into it
+        found = (each for known, _, doc in planner.documents(subjects) for each in addresses(known, doc))
         return self._suppression.tags(found)
 
     def _commit(
@@ -164,10 +161,9 @@ class Eraser:
         """Write everything in one commit, with the certificate."""
         cause, again = new_id(), _rekeyed(parts)
         generation = self._vault.new_generation(again) if again else 0
-        sealed = self._sealed_reason(reason, cause)
+        sealed = self._register.sealed_reason(reason, cause)
         doc: Doc = {
             "id": cause,
-            "rev": 1,
             "at": instant_text(now()),
             "type": type,
             "record": id,
@@ -181,16 +177,16 @@ class Eraser:
             "notes": list(self._notes(parts)),
             "types": self._plurals(),
             "rekeyed": {"generation": generation, "ids": again},
-            "forgotten": _forgotten(parts) if self._vault.may_be_plain else {},
+            "forgotten": forgotten(parts) if self._vault.may_be_plain else {},
             "finished": False,
         }
         meta = {"actor": self._actor(), "cause": cause, "kind": KIND, "reason": sealed}
-        self._store.commit([*(part.write() for part in parts), Put(ERASURES, doc, NEW)], meta)
-        return self._certificate(doc)
+        self._store.commit([*(part.write() for part in parts), self._register.new(doc)], meta)
+        return self._register.certificate(doc)
 
     def _destroy_keys(self, made: Certificate) -> None:
         self._vault.destroy(made.subjects)
-        rekeyed = self._doc(made)["rekeyed"]
+        rekeyed = self._register.doc(made)["rekeyed"]
         if rekeyed["ids"]:
             self._vault.drop_generations(rekeyed["generation"], rekeyed["ids"])
         self._codec.forget()
@@ -198,41 +194,32 @@ class Eraser:
 
     def _finish(self, made: Certificate) -> Certificate:
         """Take out of the history what lies there in the clear, and mark the certificate as finished."""
-        doc = self._doc(made)
+        doc = self._register.doc(made)
         if self._vault.may_be_plain:
-            forgotten = {plural: (frozenset(of["ids"]), of["fields"]) for plural, of in doc["forgotten"].items()}
-            self._store.rewrite_history(lambda step: _redacted(step, forgotten))
-        self._note(doc, finished=True)
+            ids = frozenset(id for of_type in doc["forgotten"].values() for id in of_type["ids"])
+            fields = {plural: of_type["fields"] for plural, of_type in doc["forgotten"].items()}
+            self._store.rewrite_history(lambda step: redacted(step, ids, fields))
+        self._register.note(doc, self._actor(), finished=True)
         return replace(made, finished=True)
-
-    def _note(self, doc: Mapping[str, Any], **changed: Any) -> None:
-        """Change what stands beside a certificate."""
-        meta = {"actor": self._actor(), "cause": doc["id"], "kind": KIND}
-        self._store.commit([Put(ERASURES, {**doc, **changed, "rev": doc["rev"] + 1}, ANY)], meta)
-
-    def _docs(self) -> list[Mapping[str, Any]]:
-        return list(self._store.find(Find(ERASURES, None, (Order("at", descending=True),), ALL)))
 
     def _erase_again(self) -> None:
         """Erase once more those whose data is there again; the caller holds the lock."""
-        reason, late = "erased before; finished, or found again in a restored backup", self._met_late()
+        reason, late = (
+            "erased before; finished, or found again in a restored backup",
+            self._register.met_late(self._plurals()),
+        )
         gone = sorted(self._left() | late)
         parts = self._planner().parts(gone, self._dark())
         if renewed := set(_rekeyed(parts)) - self._vault.erasures.renewed:
             self._vault.erasures.record([], [], now(), sorted(renewed))
         if parts:
-            self._audit("erase_again", "workspace", self._vault.workspace_id, reason)
-            made = self._commit(parts[0].known.type, parts[0].doc["id"], gone, parts, reason, 0)
+            self._audit("erase_again", "workspace", self._vault.workspace_id, AGAIN)
+            made = self._commit(parts[0].known.type, parts[0].doc["id"], gone, parts, AGAIN, 0)
             self._destroy_keys(made)
         self._vault.destroy(gone)
         self._codec.orphans.clear()
-        for doc in self._docs() if late else ():
-            self._note(doc, types=sorted({*doc["types"], *self._plurals()}))
-
-    def _met_late(self) -> set[str]:
-        """Return who was erased while the plugin of a type was absent that is here now."""
-        here = set(self._plurals())
-        return {id for doc in self._docs() if not here <= set(doc["types"]) for id in doc["subjects"]}
+        for doc in self._register.docs() if late else ():
+            self._register.note(doc, self._actor(), types=sorted({*doc["types"], *self._plurals()}))
 
     def _plurals(self) -> list[str]:
         return sorted(info(each).plural for each in self._types())
@@ -252,7 +239,7 @@ class Eraser:
     def _decide_again(self) -> None:
         """Put into the ledger whom certificates name and it does not: somebody took lines, or the file, away."""
         known = self._vault.erasures.subjects
-        if missing := {id for doc in self._docs() for id in doc["subjects"]} - known:
+        if missing := self._register.subjects() - known:
             with self._store.lock():
                 self._vault.erasures.record(sorted(missing), [], now())
 
@@ -262,78 +249,14 @@ class Eraser:
         except (Erased, NotFound):
             return False
 
-    def _doc(self, made: Certificate) -> Mapping[str, Any]:
-        doc = self._store.get(ERASURES, made.id)
-        assert doc is not None
-        return doc
-
-    def _certificate(self, doc: Mapping[str, Any]) -> Certificate:
-        own = self._vault.workspace_id
-        return Certificate(
-            id=doc["id"],
-            type=doc["type"],
-            record=doc["record"],
-            subjects=tuple(doc["subjects"]),
-            at=datetime.fromisoformat(doc["at"]),
-            actor=doc["actor"],
-            reason=str(self._vault.open("commit", "reason", doc["id"], own, doc["reason"])),
-            deleted=doc["deleted"],
-            redacted=doc["redacted"],
-            unlinked=doc["unlinked"],
-            addresses=doc["addresses"],
-            notes=tuple(doc["notes"]),
-            finished=doc["finished"],
-        )
-
-    def _sealed_reason(self, reason: str, cause: str) -> str:
-        own = self._vault.workspace_id
-        self._vault.ensure_subjects({own})
-        return self._vault.seal("commit", "reason", cause, own, reason)
-
     def _audit(self, action: str, type: str, id: str, reason: str) -> None:
-        own = self._vault.workspace_id  # the reason has to be readable when the person's key is gone
-        self._vault.ensure_subjects({own})
-        sealed = self._vault.seal("audit", "reason", id, own, reason)
-        self._vault.audit.append(actor=self._actor(), action=action, entity=type, record=id, subject=own, reason=sealed)
+        self._vault.note(self._actor(), action, reason, entity=type, record=id)
 
     def _notes(self, parts: Iterable[Part]) -> tuple[str, ...]:
-        return tuple(self._advice(parts))
-
-    def _advice(self, parts: Iterable[Part]) -> Iterator[str]:
-        """Yield what an erasure does not reach, as far as that is known."""
-        done = Counter(entry["action"] for entry in self._vault.audit.entries())
-        if done["backup"]:
-            yield "make a new backup: the file of keys of the last one still opens what was saved before"
-        if done["backup"] and self._vault.may_be_plain:
-            yield "older backups hold personal values in the clear, for every member: delete them"
-        if done["export"]:
-            yield f"{done['export']} export(s) were made in the clear before: crmkit audit --action export"
         here = {plural + ending for plural in self._plurals() for ending in ("", REMOVED)}
-        absent = sorted(name for name in self._store.tables() if name not in here and not name.startswith("."))
-        if absent:
-            yield f"records of plugins that are not here were not looked through: {', '.join(absent)}"
-        if any(part.is_rekeyed for part in parts):
-            yield "what people wrote into records about several people stays; look through those yourself"
-        yield "copies of the whole folder hold the keys of their day; notes of other records are not searched"
+        absent = [name for name in self._store.tables() if name not in here and not name.startswith(".")]
+        return tuple(notes(parts, self._vault.audit.entries(), absent, may_be_plain=self._vault.may_be_plain))
 
 
 def _rekeyed(parts: Iterable[Part]) -> list[str]:
     return sorted({part.doc["id"] for part in parts if part.is_rekeyed})
-
-
-def _forgotten(parts: Iterable[Part]) -> dict[str, dict[str, list[str]]]:
-    """Return what the history must not tell, by plural: ids and names of fields, for whoever does not know the type."""
-    forgotten: dict[str, dict[str, list[str]]] = {}
-    for part in parts:
-        if part.fate != "unlinked" or part.is_rekeyed:
-            of_type = forgotten.setdefault(part.collection.removesuffix(REMOVED), {"ids": [], "fields": part.sealed()})
-            of_type["ids"].append(part.doc["id"])
-    return forgotten
-
-
-def _redacted(step: Step, forgotten: Mapping[str, tuple[frozenset[str], list[str]]]) -> Mapping[str, Any]:
-    """Return what may stay of a before-image."""
-    ids, fields = forgotten.get(step.collection.removesuffix(REMOVED), (frozenset[str](), list[str]()))
-    if step.id not in ids or step.before.keys().isdisjoint(fields):
-        return step.before
-    return {name: None if name in fields else value for name, value in step.before.items()}
