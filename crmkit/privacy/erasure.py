@@ -204,10 +204,7 @@ class Eraser:
 
     def _erase_again(self) -> None:
         """Erase once more those whose data is there again; the caller holds the lock."""
-        reason, late = (
-            "erased before; finished, or found again in a restored backup",
-            self._register.met_late(self._plurals()),
-        )
+        late = self._register.met_late(self._plurals())
         gone = sorted(self._left() | late)
         parts = self._planner().parts(gone, self._dark())
         if renewed := set(_rekeyed(parts)) - self._vault.erasures.renewed:
