@@ -390,8 +390,13 @@ class Collection(Generic[R]):
 
     def _saved(self, draft: Draft) -> R:
         """Return the record as it was saved; as it will be, inside a transaction."""
-        doc = self._committer.written(*draft.key)
-        return self._record(self._existing(draft.doc["id"]) if doc is None else doc)
+        try:
+            doc = self._committer.written(*draft.key)
+            return self._record(self._existing(draft.doc["id"]) if doc is None else doc)
+        except Locked:  # by another thread, just now: it is saved all the same
+            if not isinstance(draft.record, self.type):
+                raise
+            return draft.record.model_copy(update={"rev": draft.doc["rev"]})
 
     def _not_found(self, id: object, which: str = "") -> NotFound:
         """Return the error for an id that is not there; it repeats no name or mail that was given for one."""

@@ -146,10 +146,11 @@ class Handle:
 
     def _drop(self) -> None:
         """Drop keys and opened values; first of all whoever is in the middle of a commit may end it."""
-        self._store.forget()
-        self._vault.lock(self._locking.use)
-        self._codec.forget()
-        self._store.forget()  # what another thread has read in between
+        with self._store.keep_threads_out():  # nobody signs or seals with a key that is being overwritten
+            self._store.forget()
+            self._vault.lock(self._locking.use)
+            self._codec.forget()
+            self._store.forget()  # what another thread has read in between
 
     def _open_again(self) -> None:
         if self._is_closed:

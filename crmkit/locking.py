@@ -16,6 +16,7 @@ IDLE_VARIABLE = "CRMKIT_IDLE_MINUTES"
 IDLE_MINUTES = 15.0
 
 LOCKED = "the workspace is locked; crm.unlock() opens it again"
+CLOSED = "the workspace is closed; open it again"
 IDLE = "the workspace was locked because nobody used it; it opens again with what you do next"
 
 _by_itself: ContextVar[bool] = ContextVar("done by a watch, not by a person", default=False)
@@ -56,7 +57,7 @@ class Locking:
             self._used = time.monotonic()
         if not self._why:
             return
-        if self._why == LOCKED or _by_itself.get():
+        if self._why in (LOCKED, CLOSED) or _by_itself.get():
             raise Locked(self._why)
         self.unlock()
 
@@ -64,7 +65,7 @@ class Locking:
         """Drop the keys now; what is locked on purpose, only `unlock` opens again."""
         with self._mutex:
             self._disarm()
-            was, self._why = self._why, LOCKED if self._why == LOCKED else why
+            was, self._why = self._why, self._why if self._why in (LOCKED, CLOSED) else why
             try:
                 if not was:
                     self._drop()
@@ -86,8 +87,10 @@ class Locking:
             self._arm(self._seconds)
 
     def close(self) -> None:
-        """Look at the clock no more."""
+        """Look at the clock no more; what is locked stays so."""
         self._disarm()
+        if self._why:
+            self._why = CLOSED
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:

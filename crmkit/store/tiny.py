@@ -295,9 +295,19 @@ class TinyStore(Store):
 
     def forget(self) -> None:
         """Drop every document from memory; see `Store.forget`."""
-        self._replica.journal.check_open()
-        with self._lock.keep_threads_out(), self._replica.memory:  # nobody here is in the middle of a commit
+        with self.keep_threads_out(), self._replica.memory:  # nobody here is in the middle of a commit
             self._replica.forget()
+
+    @contextmanager
+    def keep_threads_out(self) -> Iterator[None]:
+        """Keep the other threads of this process from holding the lock while the block runs.
+
+        Raises:
+            StoreBusy: One of them kept it for longer than the time limit.
+        """
+        self._replica.journal.check_open()
+        with self._lock.keep_threads_out():
+            yield
 
     @contextmanager
     def lock(self, timeout: float | None = None) -> Iterator[None]:

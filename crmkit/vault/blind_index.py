@@ -70,5 +70,7 @@ class BlindIndex(Guarded):
         place = (key.id, entity, field)
         if place not in self._derived:
             info = b"crmkit/bidx/v1" + name_bytes(entity) + name_bytes(field) + name_bytes(INDEX)
-            self._derived[place] = HKDF(SHA256(), length=32, salt=None, info=info).derive(bytes(key.secret))
+            derived = HKDF(SHA256(), length=32, salt=None, info=info).derive(bytes(key.secret))
+            self._keyring.check_open()
+            self._derived[place] = derived
         return self._derived[place]

@@ -22,6 +22,7 @@ from typing import Any
 from crmkit.durable import open_file, write_at
 from crmkit.errors import Damaged
 from crmkit.vault.guarded import Guarded
+from crmkit.vault.keyring import Key
 from crmkit.vault.keyring_file import KeyringFile
 from crmkit.vault.layout import id_bytes
 from crmkit.vault.trust import ADVICE, Head, Trust
@@ -166,7 +167,12 @@ class Chain(Guarded):
 
     def _with_mac(self, body: bytes) -> bytes:
         key = self._keyring.primary("audit")
-        return b'%b%b%08x.%b"}\n' % (body, _MAC, key.id, hmac.digest(key.secret, body, "sha256").hex().encode())
+        return b'%b%b%08x.%b"}\n' % (body, _MAC, key.id, self._mac(key, body))
+
+    def _mac(self, key: Key, body: bytes) -> bytes:
+        mac = hmac.digest(key.secret, body, "sha256").hex().encode()
+        self._keyring.check_open()  # else it may have been made with zeros
+        return mac
 
     def _is_sealed(self, line: bytes) -> bool:
         body, _, tail = line.rpartition(_MAC)
@@ -174,8 +180,7 @@ class Chain(Guarded):
             key = self._keyring.find("audit", int(tail[:8], 16))
         except (ValueError, Damaged):
             return False
-        mac = hmac.digest(key.secret, body, "sha256").hex().encode()
-        return hmac.compare_digest(tail, b'%08x.%b"}\n' % (key.id, mac))
+        return hmac.compare_digest(tail, b'%08x.%b"}\n' % (key.id, self._mac(key, body)))
 
     def _lines(self, offset: int) -> list[bytes]:
         """Return the whole lines behind `offset`; what a crash left of the last one is no line."""

@@ -51,10 +51,12 @@ class KeyringFile(Guarded):
 
     def primary(self, purpose: str) -> Key:
         """Return the key that writes for this purpose."""
+        self.check_open()
         return self.current.primary(purpose)
 
     def readable(self, purpose: str) -> tuple[Key, ...]:
         """Return the keys of a purpose that readers accept, the primary one first."""
+        self.check_open()
         return self.current.readable(purpose)
 
     def find(self, purpose: str, id: int) -> Key:
@@ -64,12 +66,22 @@ class KeyringFile(Guarded):
             Damaged: The keyring holds no such key for this purpose.
             Locked: There is a newer keyring, and this user is no member any more.
         """
+        self.check_open()
         try:
             return self.current.find(purpose, id)
         except Damaged:
             if not self.refresh():
                 raise
         return self.current.find(purpose, id)
+
+    def check_open(self) -> None:
+        """Check that the keys have not been overwritten: what was made of one before this call was made of its bytes.
+
+        Raises:
+            Locked: They have been, maybe by another thread just now.
+        """
+        if self._is_wiped:
+            raise Locked("the vault is closed")
 
     def refresh(self) -> bool:
         """Read the keyring again if another process has replaced it; return whether one has.
@@ -78,8 +90,7 @@ class KeyringFile(Guarded):
             Locked: This user is no member any more.
             Damaged: What was put in its place is no keyring, or an older or foreign one.
         """
-        if self._is_wiped:
-            raise Locked("the vault is closed")
+        self.check_open()
         mark = mark_of(self._path)
         if mark == self._mark:
             return False

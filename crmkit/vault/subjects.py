@@ -262,7 +262,9 @@ class SubjectKeys(Guarded):
 
     def _wrap_key(self, id: int) -> AESGCM:
         if id not in self._wrapping:
-            self._wrapping[id] = AESGCM(self._keyring.find("wrap", id).secret)
+            key = AESGCM(self._keyring.find("wrap", id).secret)
+            self._keyring.check_open()  # else it may be one of zeros
+            self._wrapping[id] = key
         return self._wrapping[id]
 
     # ------------------------------------------------------------------ writing

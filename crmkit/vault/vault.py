@@ -213,6 +213,7 @@ class Vault(Upkeep):
         self._check_open()
         value = name_bytes(kind) + prefixed(normalised.encode())
         digests = [(key.id, hmac.digest(key.secret, value, "sha256")) for key in self._keyring.readable("suppress")]
+        self._keyring.check_open()  # else another thread may have overwritten them meanwhile
         return [f"s1.{id:08x}.{digest[:SUPPRESSION_BYTES].hex()}" for id, digest in digests]
 
     def begin_branch(self, actor: str, action: str, reason: str) -> str:
@@ -313,9 +314,9 @@ class Vault(Upkeep):
     def close(self) -> None:
         """Drop every key; nothing can be sealed or opened any more."""
         self._closed = True
+        self._keyring.wipe()  # first: from here on nothing is derived that would be left
         self._subjects.forget()
         self._index.forget()
-        self._keyring.wipe()
 
     def __repr__(self) -> str:
         return f"<Vault of {self.workspace_id}>"

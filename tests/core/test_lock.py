@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pyrage
@@ -15,7 +16,10 @@ import pytest
 
 import crmkit
 from crmkit import CRM, Locked
+from crmkit.errors import CrmError
 from crmkit.locking import IDLE, Locking, idle_minutes
+from crmkit.store.tiny import TinyStore
+from crmkit.vault import Vault
 from crmkit.vault.identity import Identity
 from crmkit.visibility import Visible
 
@@ -171,6 +175,60 @@ def test_a_closed_workspace_is_not_unlocked(crm: CRM) -> None:
     crm.close()
     with pytest.raises(Locked, match="closed; open it anew"):
         crm.unlock()
+
+
+def test_a_closed_workspace_says_so_though_it_was_locked(crm: CRM, ada: Any) -> None:
+    crm.lock()
+    crm.close()
+    crm.lock()
+    for deed in DEEDS.values():
+        with pytest.raises(CrmError, match="the workspace is closed; open it again"):
+            deed(crm, ada)
+
+
+# ------------------------------------------------------------------------------------------- beside other threads
+
+
+def test_no_thread_writes_while_keys_are_overwritten(crm: CRM, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop, outcomes = Vault.lock, list[str]()
+
+    def try_to_write() -> None:
+        try:
+            with crm._store.lock(timeout=0.1):
+                outcomes.append("has the lock")
+        except CrmError as error:
+            outcomes.append(type(error).__name__)
+
+    def beside_a_writer(vault: Vault, wake: Callable[[], None]) -> None:
+        writer = Thread(target=try_to_write)
+        writer.start()
+        writer.join()
+        drop(vault, wake)
+
+    monkeypatch.setattr(Vault, "lock", beside_a_writer)
+    crm.lock()
+    assert outcomes == ["StoreBusy"]
+    try_to_write()
+    assert outcomes == ["StoreBusy", "has the lock"]
+
+
+def test_what_was_saved_is_not_said_to_be_locked(crm: CRM, ada: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = TinyStore.commit
+
+    def then_lock(store: TinyStore, *what: Any) -> int:
+        seq = commit(store, *what)
+        crm.lock()
+        return seq
+
+    with monkeypatch.context() as locking:
+        locking.setattr(TinyStore, "commit", then_lock)
+        bob = crm.customers.add(name="Bob", iban=IBAN)
+        crm.unlock()
+        changed = crm.customers.update(ada, city="Paris")
+    crm.unlock()
+    assert crm.customers[bob.id].name == bob.name == "Bob"
+    assert (changed.city, changed.rev) == ("Paris", crm.customers[ada.id].rev)
+    assert IBAN not in f"{bob!r} {bob.iban} {changed!r}"
 
 
 # ------------------------------------------------------------------------------------------- the clock

@@ -9,11 +9,13 @@ import pickle
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ulid import ULID
 
 from crmkit.errors import Invalid, Locked, Refused
-from crmkit.vault import Vault
+from crmkit.vault import Vault, blind_index, chain, subjects
 from crmkit.vault.identity import load_identity
 from crmkit.vault.keyring import Keyring
 
@@ -162,3 +164,39 @@ def test_a_blind_tag_is_twelve_bits_that_spread(vault: Vault) -> None:
     counts = [tags.count(tag) for tag in set(tags)]
     assert len(counts) > 3_000  # of 4,096: about 3,540 are expected
     assert max(counts) < 16
+
+
+# ------------------------------------------------------------------------------------------- keys that are overwritten
+
+
+def test_nothing_is_made_with_a_key_that_is_overwritten_meanwhile(
+    keys: Path, vault: Vault, ada: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that locks the workspace: what was made of zeros is thrown away."""
+    entry = {"actor": "ann", "action": "reveal", "entity": "customer", "record": ada, "subject": ada}
+    vault.audit.append(**entry)
+    made: dict[str, tuple[object, str, Callable[[Vault], object]]] = {
+        "a line": (chain.hmac, "digest", lambda each: each.audit.append(**entry)),
+        "a check": (chain.hmac, "digest", lambda each: each.audit.verify()),
+        "a tag": (blind_index, "HKDF", lambda each: each.blind_tag("customer", "iban", "GB33")),
+        "a tag of an address": (chain.hmac, "digest", lambda each: each.suppression_tags("email", "ada@example.com")),
+        "a data key": (subjects, "AESGCM", lambda each: each.ensure_subjects([str(ULID())])),
+    }
+    before = {path: path.read_bytes() for path in keys.iterdir()}
+    for what, (module, name, make) in made.items():
+        each, real = Vault.unlock(keys), getattr(module, name)
+        held = each._keyring
+
+        def beside_a_lock(*given: Any, real: Any = real, held: Any = held, **named: Any) -> Any:
+            held.wipe()
+            return real(*given, **named)
+
+        with monkeypatch.context() as locking, pytest.raises(Locked, match="the vault is closed"):
+            locking.setattr(module, name, beside_a_lock)
+            make(each)
+            pytest.fail(f"{what} was made")
+        for use in (held.primary, held.readable, lambda purpose, held=held: held.find(purpose, 3)):
+            with pytest.raises(Locked):
+                use("audit")
+    assert {path: path.read_bytes() for path in keys.iterdir()} == before
+    assert vault.audit.verify() == []
