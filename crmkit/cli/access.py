@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 IDENTITY = typer.Typer(no_args_is_help=True, help="Protect your identity with a passphrase, or no longer.")
 WITHOUT = "without a passphrase, whoever gets this account's files can open every workspace of yours"
+TRIES = 3  # of a new passphrase
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?:in)?)?")
 
 
@@ -113,7 +114,22 @@ def _old(found: Found) -> str:
 
 
 def new_passphrase() -> str | None:
-    """Ask for a new passphrase, twice; None where Enter was pressed."""
+    """Ask for a new passphrase, twice; None where Enter was pressed. One that is no good is asked for again.
+
+    Raises:
+        Invalid: The third one was no good either.
+    """
+    from crmkit import Invalid
+
+    for _ in range(TRIES - 1):
+        try:
+            return _new_passphrase()
+        except Invalid as problem:
+            say(str(problem))
+    return _new_passphrase()
+
+
+def _new_passphrase() -> str | None:
     from crmkit import Invalid
     from crmkit.vault.passphrase import check_passphrase
 

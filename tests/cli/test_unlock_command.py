@@ -149,11 +149,13 @@ def test_protect_and_unprotect_keep_the_identity(run: Any, answer: Answers, work
 def test_nothing_changes_where_the_new_passphrase_is_no_good(run: Any, answer: Answers, workspace: Path) -> None:
     before = find_identity().content
     for typed in (("short",), ("aaaaaaaaaaaa",), ("Password 123",), (WORDS, WORDS + "x")):
-        answer(*typed)
+        prompts = answer(*typed * 3)
         refused = run("identity", "protect")
         assert refused.code == 1
+        assert len(prompts) == 3 * len(typed)
         assert refused.err.startswith("crmkit: passphrase: ")
-        assert not any(words in refused.err for words in typed)
+        assert refused.out.count("passphrase: ") == 2
+        assert not any(words in refused.err + refused.out for words in typed)
     answer("")
     assert run("identity", "protect").out == "nothing was changed\n"
     assert find_identity().content == before
@@ -197,6 +199,23 @@ def test_init_on_a_terminal_asks_once(
     prompts = answer()
     assert run("init", tmp_path / "another").code == 0
     assert not prompts
+
+
+@pytest.mark.parametrize("command", ["init new", "identity protect"])
+def test_a_passphrase_that_is_no_good_is_asked_for_again(
+    run: Any, answer: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    if command == "identity protect":
+        crmkit.create(tmp_path / "acme").close()
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    prompts = answer("short", WORDS, WORDS + "x", WORDS, WORDS)
+    done = run(*command.split())
+    assert done.code == 0, done.err
+    assert len(prompts) == 5
+    assert "passphrase: must have 10 signs or more" in done.out
+    assert "passphrase: the two are not the same" in done.out
+    assert WORDS not in done.out
+    assert find_identity().is_protected
 
 
 # ------------------------------------------------------------------------------------------- a real terminal
