@@ -85,10 +85,10 @@ class Eraser:
     def erase(self, known: RecordInfo, id: str, reason: str) -> Certificate:
         """Erase a record and everything personal that belongs to it; see `CRM.erase`."""
         with self._plainly():
+            if self._vault.erasures.at(id) and self._left():  # decided, and cut short
+                self._finish_all()
+                return next(made for made in self.certificates() if id in made.subjects)
             with self._store.lock():
-                if self._vault.erasures.at(id) and self._left():  # decided, and cut short
-                    self._erase_again()
-                    return next(made for made in self.certificates() if id in made.subjects)
                 self._check(known, id)
                 planner = self._planner()
                 subjects = planner.subjects(known.plural, id)
@@ -103,16 +103,7 @@ class Eraser:
     def finish(self) -> None:
         """Do what is left of erasures: after a crash, a restored backup, or the return of a plugin."""
         with self._plainly(), suppress(StoreBusy):  # somebody else is at it, or will be
-            self._decide_again()
-            if self._left() or self._register.met_late(self._plurals()) or self._dark():
-                with self._store.lock():
-                    self._erase_again()
-            for doc in self._register.docs():
-                if not doc["finished"]:
-                    made = self._register.certificate(doc)
-                    with self._store.lock():
-                        self._destroy_keys(made)
-                    self._finish(made)
+            self._finish_all()
 
     def certificates(self) -> list[Certificate]:
         """Return the certificates of every erasure, newest first."""
@@ -183,6 +174,18 @@ class Eraser:
         meta = {"actor": self._actor(), "cause": cause, "kind": KIND, "reason": sealed}
         self._store.commit([*(part.write() for part in parts), self._register.new(doc)], meta)
         return self._register.certificate(doc)
+
+    def _finish_all(self) -> None:
+        self._decide_again()
+        if self._left() or self._register.met_late(self._plurals()) or self._dark():
+            with self._store.lock():
+                self._erase_again()
+        for doc in self._register.docs():
+            if not doc["finished"]:
+                made = self._register.certificate(doc)
+                with self._store.lock():
+                    self._destroy_keys(made)
+                self._finish(made)
 
     def _destroy_keys(self, made: Certificate) -> None:
         self._vault.destroy(made.subjects)
