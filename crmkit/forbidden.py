@@ -1,7 +1,8 @@
 """What must not be stored, not even sealed: card security codes, PINs and the data of a card's magnetic stripe.
 
 Nobody needs them once a payment was authorised, and whoever has them can pay with the card. They are known by the name
-of a field or column, and by their looks: track data wherever it stands, a security code beside a card number.
+of a field or column, and by their looks: track data wherever it stands, a security code behind a word for one, and
+beside a card number a PIN too, or what else may be called a code.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ CODE_WORD = (
     r"|pr(?:ü|ue)fziffer|pr(?:ü|ue)fnummer|cryptogramme|c[oó]digo de seguridad)"
 )
 MENTIONED = re.compile(CODE_WORD, re.IGNORECASE)
-CODE = re.compile(
-    rf"{CODE_WORD}(?:[ :=#.-]|code|number|no|is|ist|est|es){{0,6}}\d{{3,4}}(?!\d)",
-    re.IGNORECASE,
+DIGITS = r"(?:[ :=#.-]|code|number|no|is|ist|est|es){0,6}\d{3,4}(?!\d)"
+CODE = re.compile(CODE_WORD + DIGITS, re.IGNORECASE)
+NAMED_CODE = re.compile(  # of a card, whatever stands around it; a PIN may be that of a gate
+    rf"(?<![A-Za-z])(?:cvv2?|cvc2?|csc|security code|kartenpr(?:ü|ue)fnummer){DIGITS}", re.IGNORECASE
 )
+THREE_DIGITS = re.compile(r"\d{3}")
 NEAR = 100  # signs between a card number and a code that belongs to it, at most
-SHORTEST = 17  # a card number and a code of three digits
 
 
 def is_forbidden_name(name: str) -> bool:
@@ -53,9 +55,9 @@ def is_forbidden_column(column: str, field: str) -> bool:
 
 
 def has_forbidden(value: Any) -> bool:
-    """Return whether a raw value holds track data, or a security code beside a card number, in any text of it."""
+    """Return whether a raw value holds track data or a security code of a card in any text of it."""
     if isinstance(value, str):
-        return len(value) >= SHORTEST and _is_forbidden(value)
+        return THREE_DIGITS.search(value) is not None and _is_forbidden(value)
     if isinstance(value, Mapping):
         return any(map(has_forbidden, value.values()))
     if isinstance(value, BaseModel):
@@ -82,6 +84,8 @@ def check_reason(given: object, name: str = "reason") -> None:
 
 
 def _is_forbidden(text: str) -> bool:
+    if NAMED_CODE.search(text):
+        return True
     if not MANY_DIGITS.search(text):
         return False
     for pattern in (TRACK_1, TRACK_2):
