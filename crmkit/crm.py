@@ -18,7 +18,7 @@ from crmkit.collection import Collection
 from crmkit.commits import Commit, outside
 from crmkit.contributions import Analysis, Decision, Entry, Result, View
 from crmkit.durable import explained
-from crmkit.errors import Conflict, CrmError, Erased, Invalid, NotFound
+from crmkit.errors import Conflict, CrmError, Erased, Invalid, Locked, NotFound
 from crmkit.fields import Secret
 from crmkit.forbidden import check_reason
 from crmkit.handle import Handle, screens
@@ -476,8 +476,7 @@ class CRM(Handle):
 
     def card(self, record: Record) -> Any:
         """Return the card of one record."""
-        check_record(record)
-        self._refuse_hidden(record)
+        self._check_shown(record)
         return screens().card(self, record)
 
     def grid(self, type: str, where: Condition | None = None, *, order: str | None = None) -> Any:
@@ -487,9 +486,13 @@ class CRM(Handle):
     def form(self, type: str, record: Record | None = None) -> Any:
         """Return a form for a new record, or for the one that is given."""
         if record is not None:
-            check_record(record)
-            self._refuse_hidden(record)
+            self._check_shown(record)
         return screens().form(self, type, record)
+
+    def _check_shown(self, record: Record) -> None:
+        check_record(record)
+        with contextlib.suppress(Locked):  # the screen says so itself
+            self._refuse_hidden(record)
 
     # ------------------------------------------------------------------ safekeeping
 

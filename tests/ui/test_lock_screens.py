@@ -42,9 +42,10 @@ def test_a_covered_screen_can_be_closed(crm: crmkit.CRM, ada: Any) -> None:
     screen.close()
 
 
-@pytest.mark.parametrize("what", ["app", "form", "grid"])
+@pytest.mark.parametrize("what", ["app", "card", "form", "form of a record", "grid"])
 def test_a_new_screen_says_that_it_is_locked(crm: crmkit.CRM, ada: Any, keep: Any, drive: Any, what: str) -> None:
-    arguments = ("customer",) if what != "app" else ()
+    arguments = {"app": (), "card": (ada,), "form of a record": ("customer", ada)}.get(what, ("customer",))
+    what = what.partition(" ")[0]
     crm.lock()
     line = keep(getattr(crm, what)(*arguments))
     assert isinstance(line, Head)
