@@ -12,6 +12,7 @@ from crmkit.fields import Secret
 from crmkit.forbidden import check_reason
 from crmkit.handle import Handle, screens
 from crmkit.privacy.suppression import address as meant
+from crmkit.query import shown
 from crmkit.records import Customer, Record, check_record, id_of
 from crmkit.registry import asking_plugin
 

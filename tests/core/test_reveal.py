@@ -179,7 +179,7 @@ def test_control_a_count_in_memory_is_forgotten_by_another_process(
         if counts[id(vault)] > REVEALS:
             raise Refused("too many")
 
-    monkeypatch.setattr("crmkit.crm.check_reveals", in_memory)
+    monkeypatch.setattr("crmkit.protected.check_reveals", in_memory)
     _reveal_all(crm, ada)
     with crmkit.open(tmp_path / "acme") as another:
         assert another.reveal(another.customers[ada.id], "iban", reason="one more").value == IBAN
