@@ -211,8 +211,9 @@ def crm_authorize(crm: CRM, actor: str, action: str, record: Record | None) -> D
     Returns:
         A `Decision` with its reason in one line, or None to leave it to others.
 
-    Combined: the first answer counts; crmkit's own plugin, which knows the roles of crmkit.toml, is asked first. Where
-    nobody answers, everything is allowed if crmkit.toml has no roles, and nothing if it has some.
+    Combined: the first answer counts. crmkit's own plugin is asked first; it answers every question where crmkit.toml
+    has roles, and none where it has none, so that other plugins decide only there. Where nobody answers, everything is
+    allowed if crmkit.toml has no roles, and nothing if it has some.
 
     Failure: propagates, and nothing is done.
 
@@ -220,7 +221,8 @@ def crm_authorize(crm: CRM, actor: str, action: str, record: Record | None) -> D
 
         @hookimpl
         def crm_authorize(actor, action, record):
-            if action == "reveal" and record.tags and "vip" in record.tags and actor != record.owner:
+            is_vip = isinstance(record, Customer) and "vip" in record.tags
+            if action == "reveal" and is_vip and actor != record.owner:
                 return Decision(False, "the secrets of a VIP are for the owner only")
 
     Added in 0.2.

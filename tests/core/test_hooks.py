@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import textwrap
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from crmkit import CRM, Change, Entry, F, Page, hooks
+from crmkit import CRM, Change, Customer, Decision, Entry, F, Page, hookimpl, hooks
 from crmkit.plugin_checks import CONTRIBUTIONS
 from crmkit.registry import DEFAULT_PLUGINS, Registry
 
@@ -146,3 +148,28 @@ def test_conditions_in_hooks_take_ids(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada")
     crm.purchases.add(number="1", customer=ada, purchased_on="2026-01-03", total="5")
     assert crm.purchases.count(F.customer == ada) == crm.purchases.count(F.customer == ada.id) == 1
+
+
+def example(name: str, **known: object) -> Any:
+    """The function in the example of a hook, run as it stands there."""
+    text = (inspect.getdoc(getattr(hooks, name)) or "").partition("Example::")[2].partition("Added in ")[0]
+    exec(textwrap.dedent(text), there := {"hookimpl": hookimpl, **known})
+    return there[name]
+
+
+@pytest.mark.shipped_plugins
+def test_the_example_of_crm_authorize_decides_about_every_record_and_none(crm: CRM) -> None:
+    ada = crm.customers.add(name="Ada", tags=("vip",), owner="ann")
+    bob = crm.customers.add(name="Bob", owner="ann")
+    bought = crm.purchases.add(customer=ada, number="7", purchased_on="2026-11-22")
+    asked = example("crm_authorize", Customer=Customer, Decision=Decision)
+    for about, is_allowed in ((None, True), (bought, True), (bob, True), (ada, False)):
+        answer = asked(actor="eve", action="reveal", record=about)
+        assert (answer is None) is is_allowed
+    assert asked(actor="ann", action="reveal", record=ada) is None
+
+
+def test_the_example_of_crm_unlock_identity_answers_its_own_uris() -> None:
+    asked = example("crm_unlock_identity", ask_my_safe=lambda uri: f"the identity of {uri}")
+    assert asked(uri="safe:ada") == "the identity of safe:ada"
+    assert asked(uri="keyring:crmkit/ada") is None
