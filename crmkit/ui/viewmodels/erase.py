@@ -40,7 +40,7 @@ class EraseModel:
             )
             if of
         ]
-        lines.append("The keys are destroyed: what history, attachments and backups hold of the person goes dark.")
+        lines.append("The keys are destroyed: what history and backups hold of the person goes dark.")
         if plan.addresses:
             what = "1 address" if plan.addresses == 1 else f"{plan.addresses:,} addresses"
             lines.append(f"{what} will be known again, and not come back by an import or a form unnoticed.")
