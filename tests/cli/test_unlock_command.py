@@ -290,6 +290,16 @@ def test_audit_shows_the_newest_first(run: Any, audited: Path) -> None:
     assert json.loads(run("audit", "-w", audited, "--action", "export", "--json").out) == []
 
 
+def test_audit_names_the_system_user_where_that_is_not_who_acted(run: Any, audited: Path) -> None:
+    with crmkit.open(audited) as crm:
+        user = crm.actor
+        crm._note("export")
+    by_ann, by_the_user = run("audit", "-w", audited, "--limit", "2").out.splitlines()[2:0:-1]
+    assert f" ann (by {user}) " in by_ann
+    assert by_the_user.split()[3:5] == [user, "export"]
+    assert "(by" not in by_the_user
+
+
 def test_audit_verify_names_the_first_broken_line(run: Any, audited: Path) -> None:
     sound = run("audit", "verify", "-w", audited)
     assert (sound.code, sound.out) == (
