@@ -187,6 +187,7 @@ class Keys:
         Raises:
             NotFound: There is no such file.
             Locked: It holds no key, or one that does not open this workspace.
+            Invalid: It holds the identity of a member.
         """
         return drill(self._deeds, Path(path))
 

@@ -72,6 +72,8 @@ def drill(deeds: Deeds, path: Path) -> Drill:
             )
             if not is_same:
                 raise CrmError(f"{path} opens a keyring that is not the one in use; make a new recovery key")
+            if not _is_recovery_key(vault, identity):
+                raise Invalid({"path": f"{path} holds the identity of a member, and not the recovery key"})
         finally:
             found.wipe()
         vault.note(deeds.actor(), "recovery_drill", f"{path.name} opens the keyring, epoch {found.epoch}")
@@ -105,8 +107,15 @@ def recover(workspace: Workspace, path: Path) -> str:
                 raise Invalid({"identity": "yours opens this workspace already; there is nothing to recover"})
             name = _free_name(user_name(), {member.name for member in vault.members()})
             vault.note(name, "recover", f"with {path.name}: {public}")
+            if _is_recovery_key(vault, recovery):  # no drill proves more
+                vault.note(name, "recovery_drill", f"{path.name} opens the keyring")
             vault.add_member(name, public)
     return name
+
+
+def _is_recovery_key(vault: Vault, identity: Identity) -> bool:
+    public = str(identity.to_public())
+    return any(member.public_key == public and member.kind == "recovery" for member in vault.members())
 
 
 def _keyring(workspace: Workspace, path: Path, identity: Identity) -> Keyring:

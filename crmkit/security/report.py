@@ -25,6 +25,14 @@ WRAP_AFTER = timedelta(days=365)
 BACKUP_AFTER = timedelta(days=7)
 LOOKED_AT = DRILL_AFTER  # so far back the audit log is read: the longest of what it is asked about
 FEW = 2_048  # records below which tags are nearly as telling at any length, and a search that opens all is quick
+MADE_OLD = {  # what makes the last backup one that should not be the last, by action in the audit log
+    "erase": "somebody was erased",
+    "erase_again": "somebody was erased",
+    "rotate": "keys were renewed",
+    "drop_old_keys": "old keys were destroyed",
+    "member_remove": "a member was removed",
+    "recovery_key": "a recovery key was made",
+}
 OTHERS = stat.S_IRWXO  # what the mode of a file allows to everybody
 
 READABLE = (
@@ -246,15 +254,21 @@ def _at(line: Mapping[str, Any]) -> datetime:
 
 
 def _rehearsals(noted: Recent, now: datetime) -> Iterator[str]:
-    """Yield whether the last backup and the last recovery drill, which the audit log knows, were too long ago."""
+    """Yield whether the last backup and the last recovery drill, which the audit log knows, were too long ago.
+
+    Of what was done since: no drill proves a newer recovery key, and no backup opens with keys that came later.
+    """
     last: dict[str, datetime] = {}
+    since: dict[str, None] = {}
     failed = 0  # a backup is noted as it begins
     for line in noted.lines:
         if line["action"] == "backup_failed":
             failed += 1
         elif line["action"] == "backup" and failed:
             failed -= 1
-        else:
+        elif line["action"] != "recovery_drill" or "recovery_key" not in last:
+            if line["action"] in MADE_OLD and "backup" not in last:
+                since.setdefault(MADE_OLD[line["action"]])
             last.setdefault(line["action"], _at(line))
     for action, what, limit, command in (
         ("recovery_drill", "the recovery key was never tried", DRILL_AFTER, "crmkit keys recovery --drill"),
@@ -264,6 +278,8 @@ def _rehearsals(noted: Recent, now: datetime) -> Iterator[str]:
             yield f"{what}{'' if noted.is_all else f' in the last {LOOKED_AT.days} days'}: {command}"
         elif now - last[action] > limit:
             yield f"the last {action.replace('_', ' ')} was {(now - last[action]).days:,} days ago: {command}"
+    if "backup" in last and since:
+        yield f"since the last backup {' and '.join(since)}: crmkit backup FOLDER"
 
 
 def _open_doors(workspace: Workspace) -> Iterator[str]:

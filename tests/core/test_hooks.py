@@ -161,7 +161,7 @@ def example(name: str, **known: object) -> Any:
 def test_the_example_of_crm_authorize_decides_about_every_record_and_none(crm: CRM) -> None:
     ada = crm.customers.add(name="Ada", tags=("vip",), owner="ann")
     bob = crm.customers.add(name="Bob", owner="ann")
-    bought = crm.purchases.add(customer=ada, number="7", purchased_on="2026-11-22")
+    bought = crm.purchases.add(customer=ada, number="7", purchased_on="2026-11-22", total="3.00 EUR")
     asked = example("crm_authorize", Customer=Customer, Decision=Decision)
     for about, is_allowed in ((None, True), (bought, True), (bob, True), (ada, False)):
         answer = asked(actor="eve", action="reveal", record=about)

@@ -317,6 +317,12 @@ def test_the_drill_proves_that_it_opens(crm: crmkit.CRM, drawer: Path, tmp_path:
         crm.keys.drill(tmp_path / "empty.txt")
 
 
+def test_the_identity_of_a_member_is_no_drill(crm: crmkit.CRM, drawer: Path, own_identity: Path) -> None:
+    with pytest.raises(Invalid, match=r"identity\.txt holds the identity of a member, and not the recovery key"):
+        crm.keys.drill(own_identity / "identity.txt")
+    assert actions(crm) == ["recovery_key"]
+
+
 def test_the_stock_age_command_opens_the_keyring(crm: crmkit.CRM, drawer: Path) -> None:
     age = shutil.which("age")
     if age is None:
@@ -338,7 +344,15 @@ def test_who_lost_the_own_identity_is_a_member_again(
     with crmkit.open(crm.workspace.folder) as again:
         assert again.customers[ada].name == "Ada Lovelace"
         assert [member.name for member in again.members if again.members.is_me(member)] == [name]
-        assert actions(again)[-1] == "recover"
+        assert actions(again)[-2:] == ["recover", "recovery_drill"]
+
+
+def test_to_come_back_with_the_identity_of_a_member_proves_no_recovery_key(
+    crm: crmkit.CRM, drawer: Path, own_identity: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CRMKIT_CONFIG", str(tmp_path / "new machine"))
+    recover(crm.workspace, own_identity / "identity.txt")
+    assert actions(crm) == ["recovery_key", "recover"]
 
 
 # ------------------------------------------------------------------------------------------------------- secrets

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crmkit import CRM, Damaged, hookimpl
+from crmkit import CRM, CrmError, Damaged, hookimpl
 from crmkit.security.report import Index, overdue, recent
 from crmkit.vault.blind_index import planned_bits
 
@@ -100,10 +100,40 @@ def test_a_backup_that_failed_is_none(crm: CRM, tmp_path: Path, monkeypatch: pyt
     assert "there is no backup" in lines(crm)
 
 
+@pytest.mark.parametrize(
+    ("action", "what"),
+    [
+        ("erase", "somebody was erased"),
+        ("erase_again", "somebody was erased"),
+        ("rotate", "keys were renewed"),
+        ("drop_old_keys", "old keys were destroyed"),
+        ("member_remove", "a member was removed"),
+        ("recovery_key", "a recovery key was made"),
+    ],
+)
+def test_a_backup_is_overdue_when_the_last_one_is_of_former_keys(
+    crm: CRM, tmp_path: Path, action: str, what: str
+) -> None:
+    note(crm, action)
+    crm.backup(tmp_path / "backups")
+    assert "crmkit backup" not in lines(crm)
+    note(crm, action)
+    assert f"since the last backup {what}: crmkit backup FOLDER" in lines(crm)
+    (tmp_path / "no folder").touch()
+    with pytest.raises(CrmError):
+        crm.backup(tmp_path / "no folder")
+    assert f"since the last backup {what}" in lines(crm), "one that failed is none"
+    crm.backup(tmp_path / "backups")
+    assert "crmkit backup" not in lines(crm)
+
+
 def test_overdue_recovery_drill(crm: CRM) -> None:
     assert "the recovery key was never tried" in lines(crm)
     note(crm, "recovery_drill")
     assert "crmkit keys recovery" not in lines(crm)
+    note(crm, "recovery_key")
+    assert "the recovery key was never tried" in lines(crm), "an older drill was of another key"
+    note(crm, "recovery_drill")
     assert "crmkit keys recovery" not in lines(crm, timedelta(days=179))
     assert "the recovery key was never tried in the last 180 days" in lines(crm, timedelta(days=181))
     assert "there is no backup in the last 180 days" in lines(crm, timedelta(days=181))
