@@ -353,19 +353,20 @@ def accept_restored(workspace: Workspace, actor: str) -> str:
         lock.hold(),
         closing(Vault.unlock(workspace.keys, accept=True)) as vault,
     ):
-        accepted = vault.begin_branch(actor, "accept", "accepted as it is") if vault.audit.verify() else ""
+        is_older = vault.audit.verify() or vault.erasures.verify()
+        accepted = vault.begin_branch(actor, "accept", "accepted as it is", is_copy=False) if is_older else ""
         _erase_again(vault)
         return accepted
 
 
 def _erase_again(vault: Vault) -> None:
-    """Decide again what keys of an earlier day do not know of: who was erased since, as this user remembers.
+    """Decide again what keys of an earlier day do not know of, as this user remembers it.
 
-    Whoever opens the workspace next carries it out.
+    Those are who was erased since, and which addresses must not come back. Whoever opens the workspace next carries it out.
     """
-    missing = vault.erasures.known_elsewhere()
-    if missing:
-        vault.erasures.record(sorted(missing), [], datetime.now(UTC))
+    missing, suppressed = vault.erasures.known_elsewhere(), vault.erasures.suppressed_elsewhere()
+    if missing or suppressed:
+        vault.erasures.record(sorted(missing), sorted(suppressed), datetime.now(UTC))
 
 
 def _check_store(workspace: Workspace, about: Mapping[str, Any], data: Path) -> None:

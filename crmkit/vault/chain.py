@@ -59,7 +59,7 @@ class Chain(Guarded):
             Damaged: The log is not sound, so nothing is added that would hide it.
         """
         # from a line that is pinned, or the pin is not met
-        before, end, pin = self._follow(self._head, self._end, self._lines(self._end))
+        before, end, pin = self._follow(self._head, self._end, *self._read(self._end))
         seq = before.seq + 1
         whole = {"seq": seq, **entry, "prev": before.hash}
         line = self._with_mac(json.dumps(whole, separators=(",", ":")).encode()[:-1])
@@ -87,7 +87,7 @@ class Chain(Guarded):
             What is wrong, naming the first bad line; empty for a sound log.
         """
         try:
-            self._pin(*self._follow(self._start, 0, self._lines(0)))
+            self._pin(*self._follow(self._start, 0, *self._read(0)))
         except Damaged as problem:
             return [str(problem)]
         return []
@@ -98,7 +98,7 @@ class Chain(Guarded):
         Raises:
             Damaged: It is not.
         """
-        return self._follow(self._head, self._end, self._lines(self._end))[0]
+        return self._follow(self._head, self._end, *self._read(self._end))[0]
 
     def holds(self, wanted: Head) -> bool:
         """Return whether the log was once at this head.
@@ -132,9 +132,12 @@ class Chain(Guarded):
         self._trust.pin_head(self._name, head, pin)
         self._head, self._end = head, end
 
-    def _follow(self, head: Head, offset: int, lines: list[bytes]) -> tuple[Head, int, Head | None]:
+    def _read(self, offset: int) -> tuple[list[Head], list[bytes]]:
+        """Return the pins, and then the lines behind `offset`: whoever adds a line writes it first and pins it then."""
+        return self._trust.heads(self._name), self._lines(offset)
+
+    def _follow(self, head: Head, offset: int, pins: list[Head], lines: list[bytes]) -> tuple[Head, int, Head | None]:
         """Check the lines behind `offset`; return where the log ends, and the last pin that it goes on from."""
-        pins = self._trust.heads(self._name)
         met = head if head in pins else None
         for line in lines:
             head = self._next(head, line)

@@ -60,6 +60,10 @@ class Erasures(Chain):
         """Return who was erased as this user remembers, and when, but does not stand here: old keys were put back."""
         return {id: at for id, at in self._trust.erased().items() if id not in self._at}
 
+    def suppressed_elsewhere(self) -> frozenset[str]:
+        """Return the tags of addresses that must not be written to as this user remembers, but do not stand here."""
+        return self._trust.suppressed() - self._suppressed
+
     def has_suppressed(self) -> bool:
         """Return whether there is any address that must not be written to."""
         return bool(self._suppressed)
@@ -110,10 +114,11 @@ class Erasures(Chain):
             return False
         is_cut = mark is None or mark[2] < self._end
         head, offset = (self._start, 0) if is_cut else (self._head, self._end)
-        lines = self._lines(offset)
-        found = self._follow(head, offset, lines)
+        pins, lines = self._read(offset)
+        found = self._follow(head, offset, pins, lines)
         if lines:
-            self._take(map(parsed, lines))
+            self._take(map(parsed, lines), is_whole=True)
+        if lines or not pins:  # also where it began: a copy that goes on from there will be a branch
             self._pin(*found)
         self._mark = mark
         return bool(lines)
@@ -123,18 +128,20 @@ class Erasures(Chain):
 
     def _note(self, entry: dict[str, Any]) -> None:
         self.refresh()
-        self._take(iter([self.add(entry)]))
+        self._take(iter([self.add(entry)]), is_whole=True)
         self._mark = mark_of(self._path)
 
-    def _take(self, entries: Iterator[dict[str, Any]]) -> None:
+    def _take(self, entries: Iterator[dict[str, Any]], *, is_whole: bool = False) -> None:
+        """Take in entries; where nothing can be missing behind them, the user forgets the addresses they allow."""
         fresh: dict[str, str] = {}
+        allowed: set[str] = set()
         for entry in entries:
             if entry["event"] == "allow":
                 self._suppressed.difference_update(entry["tags"])
+                allowed.update(entry["tags"] if is_whole else ())
             else:
                 self._suppressed.update(entry["tags"])
                 self._renewed.update(entry["renewed"])
                 fresh.update(dict.fromkeys(entry["subjects"], entry["at"]))
         self._at.update(fresh)
-        if fresh.keys() - self._trust.erased().keys():
-            self._trust.remember_erased(fresh)
+        self._trust.remember_erased(fresh, self._suppressed, allowed - self._suppressed)

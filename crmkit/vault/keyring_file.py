@@ -34,10 +34,8 @@ class KeyringFile(Guarded):
         self._path = path
         self._identity = identity
         self._is_wiped = False
-        self._mark: Mark | None = mark_of(path)  # before it is read: what is newer is read again
-        self.current = Keyring.read(path, identity)
+        self._mark, self.current = self._read(accept=accept)
         self._trust = Trust(self.workspace_id)
-        (self._trust.accept_keyring if accept else self._trust.check_keyring)(self.current)
 
     @property
     def workspace_id(self) -> str:
@@ -91,14 +89,28 @@ class KeyringFile(Guarded):
             Damaged: What was put in its place is no keyring, or an older or foreign one.
         """
         self.check_open()
-        mark = mark_of(self._path)
-        if mark == self._mark:
+        if mark_of(self._path) == self._mark:
             return False
-        newer = Keyring.read(self._path, self._identity)
-        self._trust.check_keyring(newer)
+        self._mark, newer = self._read()
         self._take(newer)
-        self._mark = mark
         return True
+
+    def _read(self, *, accept: bool = False) -> tuple[Mark | None, Keyring]:
+        """Return the keyring in the file, and the mark of the file, if this user never saw a newer one.
+
+        Another process may replace it, and pin the new one, while it is read here: then that is read.
+        """
+        while True:
+            mark = mark_of(self._path)
+            keyring = Keyring.read(self._path, self._identity)
+            trust = Trust(keyring.workspace_id)
+            try:
+                (trust.accept_keyring if accept else trust.check_keyring)(keyring)
+            except Damaged:
+                if mark_of(self._path) == mark:
+                    raise
+            else:
+                return mark, keyring
 
     def replace(self, newer: Keyring) -> None:
         """Put a keyring in the place of the current one; it is on disk when this returns.

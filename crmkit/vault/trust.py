@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -108,11 +108,24 @@ class Trust:
         """Return the subjects that this user knows to be erased, and when they were: keys that come back are old."""
         return dict(self._known(self._read()).get("erased", {}))
 
-    def remember_erased(self, erased: Mapping[str, str]) -> None:
-        """Remember that these subjects were erased, and when, whatever file of keys is put back later."""
-        if erased:
+    def suppressed(self) -> frozenset[str]:
+        """Return the tags of addresses that this user knows must not be written to."""
+        return frozenset(self._known(self._read()).get("suppressed", ()))
+
+    def remember_erased(
+        self, erased: Mapping[str, str], suppressed: Collection[str] = (), allowed: Collection[str] = ()
+    ) -> None:
+        """Remember what the ledger of erasures says, whatever file of keys is put back later.
+
+        Args:
+            erased: Subjects that were erased, and when.
+            suppressed: The tags of addresses that must not be written to.
+            allowed: Those of addresses that may be written to again.
+        """
+        if erased or suppressed or allowed:
             with self._change() as known:
                 known["erased"] = {**known.get("erased", {}), **erased}
+                known["suppressed"] = sorted({*known.get("suppressed", ()), *suppressed}.difference(allowed))
 
     def trusted_code(self) -> dict[str, str]:
         """Return the files of the workspace folder that this user trusts: SHA-256 by relative path."""

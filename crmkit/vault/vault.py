@@ -216,8 +216,8 @@ class Vault(Upkeep):
         self._keyring.check_open()  # else another thread may have overwritten them meanwhile
         return [f"s1.{id:08x}.{digest[:SUPPRESSION_BYTES].hex()}" for id, digest in digests]
 
-    def begin_branch(self, actor: str, action: str, reason: str) -> str:
-        """Take the audit log as it is, though it may lack lines that this user saw, and note in it that it was taken.
+    def begin_branch(self, actor: str, action: str, reason: str, *, is_copy: bool = True) -> str:
+        """Take both logs as they are, though they may lack lines that this user saw, and note in the audit log that.
 
         The caller holds the lock of the workspace.
 
@@ -225,16 +225,19 @@ class Vault(Upkeep):
             actor: Who takes it.
             action: What was done, for example ``restore``.
             reason: Why; sealed in the log.
+            is_copy: The logs that they were copied from may be in use, too; else only those are taken that lack lines.
 
         Returns:
             What is noted: where the log ends, and up to where this user saw it.
 
         Raises:
-            Damaged: The log is not sound in itself.
+            Damaged: A log is not sound in itself.
         """
         seen = max((head.seq for head in self._trust.heads("audit")), default=0)
-        self._erasures.accept()
-        noted = f"{reason}; the audit log ends at line {self.audit.accept().seq:,}, {seen:,} were seen"
+        for log in (self._erasures, self._audit):
+            if is_copy or log.verify():
+                log.accept()
+        noted = f"{reason}; the audit log ends at line {self.audit.head().seq:,}, {seen:,} were seen"
         self.note(actor, action, noted)
         return noted
 

@@ -616,3 +616,64 @@ def test_the_commands_of_the_page_are_those_of_crmkit() -> None:
 def test_the_vault_that_made_a_backup_is_still_usable(crm: CRM, ada: str, saved: Backup) -> None:
     assert Vault.unlock(crm.workspace.keys).workspace_id == crm._vault.workspace_id
     assert crm.customers.update(ada, city="Paris").city == "Paris"
+
+
+# ------------------------------------------------------------------------------------------- erasing and copies
+
+
+def test_erasing_in_a_copy_is_not_in_the_way_of_the_original(crm: CRM, ada: str, saved: Backup, tmp_path: Path) -> None:
+    with crmkit.restore(saved.data, tmp_path / "copy") as copy:
+        copy.erase(ada, reason="request 17")
+    with crmkit.open(crm.workspace.folder) as again:
+        assert again.customers[ada].name == "Ada Lovelace"
+        assert again.verify() == []
+    with crmkit.open(tmp_path / "copy") as copy:
+        assert [each.subjects for each in copy.erasures()] == [(ada,)]
+        assert copy.verify() == []
+
+
+def test_erasing_in_a_plain_copy_of_the_folder_is_accepted_in_the_original(crm: CRM, ada: str, tmp_path: Path) -> None:
+    shutil.copytree(crm.workspace.folder, tmp_path / "copy")
+    with crmkit.open(tmp_path / "copy") as copy:
+        copy.erase(ada, reason="request 17")
+    crm.close()
+    with pytest.raises(Damaged, match="crmkit doctor --accept-restored"):
+        crmkit.open(crm.workspace.folder)
+    assert accept_restored(crm.workspace, "ann").startswith("accepted as it is")
+    with crmkit.open(crm.workspace.folder) as again:
+        assert ada not in again.customers, "this user remembers the erasure"
+        assert again.verify() == []
+    assert accept_restored(crm.workspace, "ann") == ""
+
+
+def test_a_ledger_alone_that_is_older_is_accepted(crm: CRM, ada: str) -> None:
+    ledger = crm.workspace.keys / "erasures.jsonl"
+    before, pins = ledger.read_bytes(), len(crm._vault._trust.heads("audit"))
+    crm.erase(ada, reason="request 17")
+    crm.close()
+    ledger.write_bytes(before)
+    with pytest.raises(Damaged, match="crmkit doctor --accept-restored"):
+        crmkit.open(crm.workspace.folder)
+    assert accept_restored(crm.workspace, "ann").startswith("accepted as it is")
+    with crmkit.open(crm.workspace.folder) as again:
+        assert again._vault.erasures.subjects == {ada}
+        assert len(again._vault._trust.heads("audit")) == pins, "that log was as this user saw it"
+
+
+def test_suppressed_addresses_stay_so_with_keys_of_an_earlier_day(crm: CRM, tmp_path: Path) -> None:
+    for name in ("ada", "bob", "cid"):
+        crm.customers.add(name=name, email=f"{name}@example.org")
+    saved = crm.backup(tmp_path / "backups")
+    old = shutil.copy(saved.keys, tmp_path / f"old{KEYS}")
+    for each in list(crm.customers):
+        crm.erase(each, reason="request 17")
+    crm.allow_again("bob@example.org", reason="came back")
+    with crmkit.restore(saved.data, tmp_path / "copy", keys=old) as copy:
+        assert list(copy.customers) == []
+        for name in ("ada", "cid"):
+            with pytest.raises(Invalid, match="email"):
+                copy.customers.add(name=name, email=f"{name}@example.org")
+        copy.customers.add(name="bob", email="bob@example.org")
+        copy.allow_again("cid@example.org", reason="came back")
+    with crmkit.open(tmp_path / "copy") as again:
+        again.customers.add(name="cid", email="cid@example.org")

@@ -329,3 +329,26 @@ def test_a_failed_append_leaves_nothing(vault: Vault, log: Path, ada: str, monke
 def test_a_missing_log_is_found(vault: Vault, log: Path) -> None:
     log.unlink()
     assert vault.audit.verify() == [f"{log} cannot be read: No such file or directory"]
+
+
+def test_a_line_that_is_added_while_somebody_reads_is_no_damage(
+    vault: Vault, keys: Path, ada: str, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process writes the line and pins it, between what is read here of the two."""
+    other, lines, begun = Vault.unlock(keys), AuditLog._lines, list[int]()
+
+    def beside_a_writer(audit: AuditLog, offset: int) -> list[bytes]:
+        found = lines(audit, offset)
+        if not begun:
+            begun.append(offset)
+            _reveal(other, ada)
+        return found
+
+    for use in (vault.audit.verify, vault.audit.head):
+        begun.clear()
+        with monkeypatch.context() as racing:
+            racing.setattr(AuditLog, "_lines", beside_a_writer)
+            assert use() in ([], head_of(LINES + 1, log.read_bytes().splitlines(keepends=True)[LINES]))
+    assert vault.audit.verify() == other.audit.verify() == []
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
+    assert "ends at line" in vault.audit.verify()[0], "control: what is cut is still found"

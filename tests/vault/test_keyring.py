@@ -57,7 +57,9 @@ def test_the_stock_age_command_opens_it(vault: Vault, keys: Path, config: Path) 
 def test_who_is_no_member_is_told_what_to_do(vault: Vault, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = Identity.generate()
     monkeypatch.setenv("CRMKIT_IDENTITY", str(stranger))
-    with pytest.raises(Locked, match=r"you are not a member of this workspace: .*; let a member run crmkit members add") as caught:
+    with pytest.raises(
+        Locked, match=r"you are not a member of this workspace: .*; let a member run crmkit members add"
+    ) as caught:
         Vault.unlock(keys)
     assert str(stranger.to_public()) in str(caught.value)
     assert str(stranger) not in str(caught.value)
@@ -230,3 +232,28 @@ def test_wiping_overwrites_every_key(new_id: Callable[[], str]) -> None:
     keyring = Keyring.create(new_id(), Identity.generate())
     keyring.wipe()
     assert {bytes(key.secret) for key in keyring.keys.values()} == {bytes(32)}
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_keyring_that_is_replaced_while_somebody_reads_is_not_older(
+    vault: Vault, keys: Path, is_open: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process replaces it and pins the new one, between what is read here of the two."""
+    other, read, begun = Vault.unlock(keys), Keyring.read.__func__, list[bool]()  # type: ignore[attr-defined]
+    other.rotate_wrap()
+    first = (keys / "keyring.age").read_bytes()
+
+    def beside_a_writer(_: type[Keyring], path: Path, identity: Identity) -> Keyring:
+        found: Keyring = read(Keyring, path, identity)
+        if not begun:
+            begun.append(True)
+            other.rotate_wrap()
+        return found
+
+    with monkeypatch.context() as racing:
+        racing.setattr(Keyring, "read", classmethod(beside_a_writer))
+        vault.refresh() if is_open else Vault.unlock(keys)
+    assert begun
+    (keys / "keyring.age").write_bytes(first)
+    with pytest.raises(Damaged, match="older than the one that you opened before"):
+        Vault.unlock(keys)
