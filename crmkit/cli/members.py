@@ -54,6 +54,7 @@ def remove_member(
 ) -> None:
     """Shut a member out, and put new keys in the place of those that the member knows."""
     with open_crm(workspace) as crm:
+        crm.members.check_leaving(name)
         if name in {each.name for each in crm.members if crm.members.is_me(each)}:
             say(f"{name} is you: this identity opens the workspace no more")
         say(f"{name} will open nothing that is written from now on; {COPIED}")

@@ -49,6 +49,16 @@ class Members:
         with self._deeds.deed("member_add", f"{name}: {public_key}", lambda: vault.new_member(name, public_key)):
             vault.add_member(name, public_key)
 
+    def check_leaving(self, name: str) -> None:
+        """Check that a member can be removed; nothing is done yet.
+
+        Raises:
+            Invalid: Nobody is called so; or it is the last member, or the recovery key.
+        """
+        with self._deeds.store.lock():
+            self._deeds.vault.refresh()
+        self._deeds.vault.check_leaving(name)
+
     def remove(self, name: str) -> None:
         """Shut a member out, and put new keys in the place of those that the member knows.
 

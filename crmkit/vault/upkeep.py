@@ -210,9 +210,10 @@ class Upkeep(Guarded):
         """
         kinds = {member.name: member.kind for member in self.members()}
         if name not in kinds and not self.unfinished:  # else it may be the one whose removal was cut short
-            raise Invalid({"name": f"nobody is called so; the members are {', '.join(kinds)}"})
+            members = ", ".join(each for each, kind in kinds.items() if kind == "member")
+            raise Invalid({"name": f"nobody is called so; the members are {members}"})
         if kinds.pop(name, "") == "recovery":
-            raise Invalid({"name": "is the recovery key, which a new one replaces: crmkit keys recovery"})
+            raise Invalid({"name": "is the recovery key, which a new one replaces: crmkit keys recovery FILE"})
         if "member" not in kinds.values():
             raise Invalid({"name": "is the last member; add another one first"})
 

@@ -40,6 +40,21 @@ def test_removing_asks_first(run: Any, workspace: Path, public: str, monkeypatch
     assert public in run("members", "list", "-w", workspace).out
 
 
+@pytest.mark.parametrize(("name", "words"), [("dave", "the members are "), ("recovery", "crmkit keys recovery FILE")])
+def test_removing_looks_before_it_asks(
+    run: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    def ask(*_: object, **__: object) -> bool:
+        raise AssertionError("there is nothing to ask")
+
+    run("keys", "recovery", "key.txt", "-w", workspace)
+    monkeypatch.setattr("typer.confirm", ask)
+    done = run("members", "remove", name, "-w", workspace)
+    assert (done.code, done.out) == (1, "")
+    assert words in done.err
+    assert "recovery," not in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
