@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from crmkit.codec import ERASED
 from crmkit.errors import Damaged, Erased, Invalid, Refused
 from crmkit.store.files import Files
-from crmkit.store.lock import WorkspaceLock
+from crmkit.store.lock import LOCK_TIMEOUT, WorkspaceLock
 from crmkit.vault import Vault, user_name
 from crmkit.workspace import Workspace
 
@@ -19,7 +21,6 @@ REVEALS = 20  # values that somebody may be shown ...
 WINDOW = timedelta(minutes=10)  # ... within this time
 BEHIND = timedelta(days=1)  # by which the clock of another computer may be wrong: lines before it are not looked at
 NOT_OPENED = "(cannot be opened)"
-LOCK_TIMEOUT = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -119,10 +120,15 @@ class Audit:
         return AuditEntry(at=_at(line), fields=tuple(line["fields"]), reason=_reason(vault, line), **told)
 
 
-def check_reveals(vault: Vault, actor: str) -> None:
+def check_reveals(vault: Vault, actor: str, folder: Path) -> None:
     """Refuse to show another value to somebody who was shown many just now; all processes count together.
 
     What the same system user was shown under other names counts too, and what was shown under this name elsewhere.
+
+    Args:
+        vault: The open vault of the workspace.
+        actor: Who wants to see one.
+        folder: The workspace, for the command that begins anew.
 
     Raises:
         Refused: The limit is reached; the message says when it works again.
@@ -138,7 +144,8 @@ def check_reveals(vault: Vault, actor: str) -> None:
         again = sorted(shown)[-REVEALS] + WINDOW + timedelta(seconds=1)  # said without fractions
         raise Refused(
             f"{REVEALS} sensitive values were shown to {actor} within {WINDOW // timedelta(minutes=1)} minutes; the "
-            f"next one may be at {again:%Y-%m-%d %H:%M:%S} UTC, or at once after crmkit unlock with your passphrase"
+            f"next one may be at {again:%Y-%m-%d %H:%M:%S} UTC, or at once after "
+            f"crmkit unlock -w {quote(str(folder))} with your passphrase"
         )
 
 

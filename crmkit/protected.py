@@ -95,7 +95,7 @@ class Protected(Handle):
             if field not in doc:
                 raise Invalid({field: "is empty"})
             subject = self._codec.subject(collection.info.plural, doc)
-            check_reveals(self._vault, self.actor)
+            check_reveals(self._vault, self.actor, self.workspace.folder)
             self._vault.note(
                 self.actor,
                 "reveal",

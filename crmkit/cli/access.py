@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,7 +49,7 @@ def unlock(
     found = find_identity()
     if found.is_protected:
         until = unlock_identity(found, asked(f"Passphrase of {found.place}: "), duration)
-        say(f"unlocked until {until.astimezone():%H:%M}; crmkit lock ends it")
+        say(unlocked(until))
         _note(workspace)
     else:
         say(f"your identity {found.place} has no passphrase: {WITHOUT}")
@@ -62,7 +62,7 @@ def unlock(
 
 
 def _note(workspace: Path | None) -> None:
-    """Note in the audit log of the workspace, where there is one, that it was unlocked."""
+    """Note in the audit log of the workspace, where there is one, that it was unlocked; say whose count begins anew."""
     from crmkit import NotFound
     from crmkit.audit import note_unlock
     from crmkit.workspace import locate
@@ -72,8 +72,23 @@ def _note(workspace: Path | None) -> None:
     except NotFound:
         if workspace is not None:
             raise
+        say("this is no workspace: how many values you were shown is counted on; crmkit unlock -w FOLDER begins anew")
         return
     note_unlock(place)
+    say(f"how many values you were shown is counted anew in {place.folder}")
+
+
+def unlocked(until: datetime) -> str:
+    """Return what to say of an identity that is kept open, and how long."""
+    return f"unlocked until {until.astimezone():%H:%M}; crmkit lock ends it"
+
+
+def no_passphrase() -> str:
+    """Return what to say of an identity that was just made; nothing where it is protected."""
+    from crmkit.vault.identity import find_identity
+
+    made = find_identity()
+    return "" if made.is_protected else f"your new identity {made.place} has no passphrase: crmkit identity protect"
 
 
 def lock() -> None:
@@ -168,4 +183,10 @@ def _duration(text: str) -> timedelta:
     found = _DURATION.fullmatch(text.strip())
     if not found or not any(found.groups()):
         raise typer.BadParameter("give hours and minutes, as 2h, 30m or 1h30m", param_hint="--for")
-    return timedelta(hours=int(found[1] or 0), minutes=int(found[2] or 0))
+    from crmkit.vault.unlocking import LONGEST
+
+    given = timedelta(hours=int(found[1] or 0), minutes=int(found[2] or 0))
+    if not timedelta() < given <= LONGEST:
+        most = f"{LONGEST // timedelta(hours=1)} hours"
+        raise typer.BadParameter(f"give more than nothing and at most {most}", param_hint="--for")
+    return given

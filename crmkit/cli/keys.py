@@ -158,8 +158,12 @@ def _replace_lost_identity() -> None:
 
 def identity() -> None:
     """Print your public key, for a member who adds you. Makes you an identity where you have none."""
+    from crmkit.cli.access import no_passphrase
     from crmkit.identities import ask_shipped_plugins
-    from crmkit.vault.identity import ensure_identity
+    from crmkit.vault.identity import ensure_identity, has_identity
 
     ask_shipped_plugins()
-    say(str(ensure_identity().to_public()))
+    is_first = not has_identity()
+    say(str(ensure_identity().to_public()))  # alone on the output, to be put into a file or a message
+    if is_first and (mind := no_passphrase()):
+        typer.echo(mind, err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,9 +34,15 @@ def init(
         typer.Option(help="What is encrypted: names too, or numbers only."),
     ] = "personal",
 ) -> None:
-    """Make a workspace."""
-    import crmkit
+    """Make a workspace, and a recovery key that opens it when your identity is lost.
 
+    Your identity opens every workspace of yours; the first time one is made, and a passphrase for it is asked for.
+    """
+    import crmkit
+    from crmkit.cli.access import no_passphrase
+    from crmkit.vault.identity import has_identity
+
+    is_first = not has_identity()
     _make_identity()
     country = country.upper() if country else None  # codes, typed as people do
     with crmkit.create(
@@ -44,6 +51,8 @@ def init(
         recovery = _make_recovery_key(crm)
         say(f"made {crm.profile.name} in {crm.workspace.folder}; open it with: crmkit lab -w {folder}")
         say(f"a recovery key is in {recovery}; keep it elsewhere: it opens the workspace when your identity is lost")
+    if is_first and (mind := no_passphrase()):
+        say(mind)
 
 
 def _make_recovery_key(crm: CRM) -> Path:
@@ -59,15 +68,17 @@ def _make_recovery_key(crm: CRM) -> Path:
 
 def _make_identity() -> None:
     """Ask on a terminal for the passphrase of the first identity; elsewhere it is made without one."""
-    from crmkit.cli.access import WITHOUT, new_passphrase
+    from crmkit.cli.access import WITHOUT, new_passphrase, unlocked
     from crmkit.vault.identity import ensure_identity, has_identity, identity_place
+    from crmkit.vault.unlocking import LASTS
 
     if has_identity() or not sys.stdin.isatty():
         return
     say(f"your identity will be {identity_place()}; {WITHOUT}")
-    if (passphrase := new_passphrase()) is None:
-        say("no passphrase; crmkit identity protect sets one later")
+    passphrase = new_passphrase()
     ensure_identity(passphrase)
+    if passphrase is not None:
+        say(unlocked(datetime.now(UTC) + LASTS))
 
 
 def lab(

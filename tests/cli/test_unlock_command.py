@@ -122,10 +122,18 @@ def test_the_time_can_be_chosen(run: Any, answer: Answers, workspace: Path, runt
         left = datetime.fromisoformat(json.loads(file.read_text())["until"]) - datetime.now(UTC)
         assert hours - 0.02 < left.total_seconds() / 3600 <= hours
     for text in ("25h", "0h"):
+        prompts = answer()
         refused = run("unlock", "--for", text)
-        assert refused.code == 1
+        assert (refused.code, prompts) == (2, [])
         assert "at most 24 hours" in refused.err
     assert run("unlock", "--for", "soon").code == 2
+
+
+def test_it_is_said_whose_count_begins_anew(run: Any, answer: Answers, workspace: Path) -> None:
+    answer(WORDS, WORDS, WORDS, WORDS)
+    run("identity", "protect")
+    assert f"how many values you were shown is counted anew in {workspace}" in run("unlock", "-w", workspace).out
+    assert "this is no workspace: how many values you were shown is counted on" in run("unlock").out
 
 
 def test_an_identity_without_a_passphrase_needs_no_unlock(run: Any, workspace: Path) -> None:
@@ -182,7 +190,16 @@ def test_init_without_a_terminal_makes_an_unprotected_identity(run: Any, tmp_pat
     assert stat.S_IMODE(recovery.parent.stat().st_mode) == 0o700
     assert f"a recovery key is in {recovery}; keep it elsewhere" in done.out
     assert "AGE-SECRET-KEY" not in done.out
+    assert done.out.splitlines()[-1].endswith("identity.txt has no passphrase: crmkit identity protect")
+    assert "no passphrase" not in run("init", tmp_path / "second").out, "said once"
     assert run("keys", "recovery", "--drill", recovery, "-w", tmp_path / "new").code == 0
+
+
+def test_a_new_identity_is_printed_alone(run: Any) -> None:
+    made, again = run("keys", "identity"), run("keys", "identity")
+    assert re.fullmatch(r"age1\w+\n", made.out)
+    assert "identity.txt has no passphrase: crmkit identity protect" in made.err
+    assert (again.out, again.err) == (made.out, "")
 
 
 @pytest.mark.parametrize("words", ["", WORDS])
@@ -196,6 +213,8 @@ def test_init_on_a_terminal_asks_once(
     assert len(prompts) == (2 if words else 1)
     assert "without a passphrase, whoever gets this account's files can open" in done.out
     assert find_identity().is_protected is bool(words)
+    assert ("unlocked until " in done.out) is bool(words)
+    assert ("has no passphrase: crmkit identity protect" in done.out) is not bool(words)
     prompts = answer()
     assert run("init", tmp_path / "another").code == 0
     assert not prompts
