@@ -132,12 +132,17 @@ def replace_file(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
     try:
         write_at(fd, data, 0)
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         os.close(fd)
     sync_folder(path.parent)
+
+
+def left_over(folder: Path) -> list[Path]:
+    """Return the files that `replace_file` has not given their name: of writers at work, or of killed ones."""
+    return sorted(folder.glob(".*.tmp"))
 
 
 def sync_folder(path: Path) -> None:

@@ -20,7 +20,7 @@ from crmkit.collection import Collection
 from crmkit.commits import Committer
 from crmkit.contributions import Failure
 from crmkit.drafts import Drafter
-from crmkit.errors import Damaged, Erased, Invalid, Locked, NotFound
+from crmkit.errors import Damaged, Erased, Invalid, Locked, NotFound, StoreBusy
 from crmkit.history import History, Undo
 from crmkit.identities import ask_plugins, load_plugins
 from crmkit.locking import Locking, idle_minutes
@@ -82,6 +82,7 @@ class Handle:
         self._watches: WeakSet[Watch] = WeakSet()
         self._collections: dict[str, Collection[Any]] = {}
         self._binders: dict[str, Binder] = {}
+        self._sweep()
         try:
             self._take_types()
             for plugin in plugins:
@@ -151,6 +152,12 @@ class Handle:
             self._vault.lock(self._locking.use)
             self._codec.forget()
             self._store.forget()  # what another thread has read in between
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left among the keys, unless somebody is writing now."""
+        if self._vault.left_over:
+            with contextlib.suppress(StoreBusy, OSError), self._store.lock(timeout=0):
+                self._vault.sweep()
 
     def _open_again(self) -> None:
         if self._is_closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
@@ -14,6 +15,7 @@ from crmkit.errors import Damaged
 
 CHUNK = 1 << 18
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive, whenever it is made
+_NO_ARCHIVE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, NotImplementedError, EOFError)
 _LEVEL = 1  # sealed text is a third smaller at any level
 
 
@@ -63,8 +65,30 @@ def unpack(file: BinaryIO, folder: Path, sums: str, name: str) -> None:
                 with archive.open(each) as content:
                     if _hash_written(content, folder / each) != digest:
                         raise Damaged(f"{name}: {each} is not as it was when the backup was made")
-    except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, EOFError) as error:
+    except _NO_ARCHIVE as error:
         raise Damaged(f"{name}: is no archive as crmkit makes it ({error})") from None
+
+
+def read_one(file: BinaryIO, name: str, sums: str, archive_name: str) -> bytes:
+    """Return one file of an archive that `zipped` made; nothing is written anywhere.
+
+    Args:
+        file: The archive.
+        name: Which file.
+        sums: What the file with the sums is called.
+        archive_name: What messages call the archive.
+
+    Raises:
+        Damaged: The file is missing or was changed.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            content, expected = archive.read(name), _sums(archive.read(sums).decode())
+    except _NO_ARCHIVE as error:
+        raise Damaged(f"{archive_name}: is no archive as crmkit makes it ({error})") from None
+    if hashlib.sha256(content).hexdigest() != expected.get(name):
+        raise Damaged(f"{archive_name}: {name} is not as it was when the backup was made")
+    return content
 
 
 def is_name(name: str) -> bool:

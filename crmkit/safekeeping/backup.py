@@ -7,13 +7,16 @@ how to restore without crmkit.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import io
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,12 +25,12 @@ from typing import Any
 
 from crmkit import durable
 from crmkit.errors import Damaged, Invalid, NotFound, Refused, Unsupported
-from crmkit.safekeeping.archives import CHUNK, is_name, unpack, zipped
+from crmkit.safekeeping.archives import CHUNK, is_name, read_one, unpack, zipped
 from crmkit.safekeeping.folders import failed, new_folder
 from crmkit.safekeeping.torn import told_of_torn, torn_files
 from crmkit.store.base import PlainCodec
 from crmkit.store.files import Files
-from crmkit.store.lock import WorkspaceLock
+from crmkit.store.lock import LOCK_TIMEOUT, WorkspaceLock
 from crmkit.store.tiny import TinyStore
 from crmkit.vault import Vault
 from crmkit.vault.sealed_files import open_stream
@@ -35,7 +38,6 @@ from crmkit.vault.trust import Head
 from crmkit.workspace import Workspace
 
 FORMAT = 1
-LOCK_TIMEOUT = 10.0  # seconds
 DATA, KEYS = ".data.zip.age", ".keys.zip.age"
 
 Progress = Callable[[str, float], None]
@@ -102,6 +104,7 @@ def back_up(
         raise Damaged(f"nothing was saved: {problem}")  # the file of keys would replace one that is sound
     try:
         durable.make_folder(folder)
+        _sweep(folder, name)
         keys, data = folder / f"{name}{KEYS}", _unused(folder, f"{name}.{now:%Y%m%dT%H%M%SZ}")
         earlier = _backups_opened_by(keys, vault.workspace_id)
         with ExitStack() as stack:
@@ -133,6 +136,20 @@ def _check_folder(folder: Path, workspace: Workspace) -> None:
         raise Invalid({"path": f"{folder} is a file; name a folder for backups"})
     if folder.is_relative_to(workspace.folder):
         raise Invalid({"path": f"{folder} lies in the workspace; name a folder outside, best on another disk"})
+
+
+def _sweep(folder: Path, stem: str) -> None:
+    """Remove what killed backups left: their files of keys open what was erased since. Who is at work holds a lock."""
+    for path in folder.glob(f".{stem}.*.tmp"):
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(fd)
+    for path in folder.glob(".crmkit-*"):  # as earlier versions unpacked the keys
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _unused(folder: Path, stem: str) -> Path:
@@ -223,15 +240,17 @@ class _Sealed:
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
     def __enter__(self) -> _Sealed:
+        self._fd = durable.open_file(self._temporary, os.O_RDWR | os.O_TRUNC)
+        with suppress(OSError):  # where the folder lies on a file system without locks
+            fcntl.flock(self._fd, fcntl.LOCK_EX)  # nobody takes it for that of a killed one
         return self
 
     def write(self, members: Iterable[tuple[str, Iterable[bytes]]], what: str) -> str:
         """Write an archive of these files, sealed for every member, and return the SHA-256 of the age file."""
-        fd = durable.open_file(self._temporary, os.O_RDWR | os.O_TRUNC)
-        with os.fdopen(fd, "wb") as file:
+        with open(self._fd, "wb", closefd=False) as file:
             sha256 = self._vault.seal_stream(zipped(members, f"{what}.sha256"), file)
             file.flush()
-            os.fsync(fd)
+            os.fsync(self._fd)
         return sha256
 
     def keep(self) -> None:
@@ -241,6 +260,7 @@ class _Sealed:
 
     def __exit__(self, *_: object) -> None:
         self._temporary.unlink(missing_ok=True)
+        os.close(self._fd)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
@@ -274,8 +294,10 @@ def _backups_opened_by(keys: Path, workspace: str) -> list[dict[str, Any]]:
     """Return what an earlier file of keys says of the data backups that it opens."""
     if not keys.exists():
         return []
-    with tempfile.TemporaryDirectory(prefix=".crmkit-", dir=keys.parent) as folder:
-        about = _unpacked(keys, "keys", Path(folder))
+    archive = io.BytesIO()  # not a file: there are keys in it
+    with keys.open("rb") as sealed:
+        open_stream(sealed, archive, str(keys))
+    about = _about(read_one(archive, "keys.json", "keys.sha256", str(keys)), keys)
     if about["workspace"] != workspace:
         raise Refused(f"{keys} holds the keys of another workspace; name another folder for the backups of this one")
     opens: list[dict[str, Any]] = about["opens"]
@@ -362,7 +384,7 @@ def accept_restored(workspace: Workspace, actor: str) -> str:
 def _erase_again(vault: Vault) -> None:
     """Decide again what keys of an earlier day do not know of, as this user remembers it.
 
-    Those are who was erased since, and which addresses must not come back. Whoever opens the workspace next carries it out.
+    That is who was erased since, and which addresses must not come back. Whoever opens the workspace next acts on it.
     """
     missing, suppressed = vault.erasures.known_elsewhere(), vault.erasures.suppressed_elsewhere()
     if missing or suppressed:
@@ -397,12 +419,18 @@ def _unpacked(path: Path, what: str, folder: Path) -> dict[str, Any]:
             open_stream(sealed, archive, str(path))
             archive.seek(0)
             unpack(archive, folder, f"{what}.sha256", str(path))
-        about: dict[str, Any] = json.loads((folder / name).read_bytes())
+        about = (folder / name).read_bytes()
         (folder / name).unlink()
     except FileNotFoundError as error:
         if error.filename == str(path):
             raise NotFound(f"there is no backup {path}") from None
         raise Damaged(f"{path}: does not hold the {what} of a backup; were two files swapped?") from None
+    return _about(about, path)
+
+
+def _about(content: bytes, path: Path) -> dict[str, Any]:
+    """Return what a file of a backup says about itself."""
+    about: dict[str, Any] = json.loads(content)
     if about["format"] != FORMAT:
         raise Unsupported(f"{path}: has format {about['format']}, this version reads {FORMAT}; install a newer one")
     return about

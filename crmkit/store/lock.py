@@ -17,6 +17,7 @@ from crmkit.store.base import closed
 if sys.platform != "win32":
     import fcntl
 
+LOCK_TIMEOUT = 10.0  # seconds, unless somebody says otherwise
 _PAUSE = 0.0005  # seconds between two tries; short, so that no writer starves beside a busy one
 
 

@@ -27,7 +27,7 @@ from crmkit.store.documents import nothing_is_garbage
 from crmkit.store.files import FIRST, Files
 from crmkit.store.frames import FORMAT, Operation, encode, verify_finished
 from crmkit.store.journal import Journal, Place
-from crmkit.store.lock import WorkspaceLock
+from crmkit.store.lock import LOCK_TIMEOUT, WorkspaceLock
 from crmkit.store.migration import format_of, migrate, needs_migration
 from crmkit.store.operations import operations
 from crmkit.store.places import check_place
@@ -52,7 +52,7 @@ class TinyStore(Store):
     """
 
     def __init__(
-        self, folder: Path, codec: Codec, *, timeout: float = 10.0, lazy: frozenset[str] = frozenset()
+        self, folder: Path, codec: Codec, *, timeout: float = LOCK_TIMEOUT, lazy: frozenset[str] = frozenset()
     ) -> None:
         """Open a store and read all of it; one in an older format is brought to the newest first.
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from crmkit.durable import open_file, replace_file, write_at
+from crmkit.durable import left_over, open_file, replace_file, write_at
 from crmkit.errors import Damaged, Erased, NotFound
 from crmkit.vault import key_records
 from crmkit.vault.erasures import Erasures
@@ -134,6 +134,7 @@ class SubjectKeys(Guarded):
         gone = {id_bytes(subject) for subject in subjects} & self._newest.keys()
         if gone:
             self._rewrite({place: wrapped for place, wrapped in self._wrapped.items() if place[0] not in gone})
+        self.sweep()
 
     def drop_generations(
         self, before: int, subjects: Iterable[str] | None = None, keep: Container[tuple[str, int]] = ()
@@ -158,7 +159,13 @@ class SubjectKeys(Guarded):
         }
         if gone:
             self._rewrite({place: wrapped for place, wrapped in self._wrapped.items() if place not in gone})
+        self.sweep()
         return len(gone)
+
+    def sweep(self) -> None:
+        """Remove what killed writers left in the folder of keys: there may be keys in it that are destroyed now."""
+        for path in left_over(self._path.parent):
+            path.unlink(missing_ok=True)
 
     def rewrap(self) -> int:
         """Wrap every data key by the primary wrap key; return how many were wrapped by another one."""

@@ -165,6 +165,11 @@ class Upkeep(Guarded):
         self._check_open()
         return self._subjects.drop_generations(before, subjects, keep)
 
+    def sweep(self) -> None:
+        """Remove what killed writers left of files of keys; whoever is at work has the lock, so they are all dead."""
+        self._check_open()
+        self._subjects.sweep()
+
     # ------------------------------------------------------------------ members
 
     def members(self) -> tuple[Member, ...]:

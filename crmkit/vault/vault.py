@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from crmkit.durable import explained, make_folder, replace_file
+from crmkit.durable import explained, left_over, make_folder, replace_file
 from crmkit.errors import Damaged, Invalid, NotFound, Refused
 from crmkit.vault import envelope
 from crmkit.vault.audit import AuditLog
@@ -126,6 +126,11 @@ class Vault(Upkeep):
         always = [self._folder / name for name in (KEYRING_FILE, SUBJECTS_FILE, AUDIT_FILE)]
         others = [self._folder / name for name in (ERASURES_FILE, SECRETS_FILE)]
         return (*always, *(path for path in others if path.exists()))
+
+    @property
+    def left_over(self) -> list[Path]:
+        """The files of keys that writers at work have not finished, and killed ones never will: see `sweep`."""
+        return left_over(self._folder)
 
     def seal_stream(self, chunks: Iterable[bytes], file: BinaryIO) -> str:
         """Write bytes into a new age file for every member, and return the SHA-256 of that file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -677,3 +678,47 @@ def test_suppressed_addresses_stay_so_with_keys_of_an_earlier_day(crm: CRM, tmp_
         copy.allow_again("cid@example.org", reason="came back")
     with crmkit.open(tmp_path / "copy") as again:
         again.customers.add(name="cid", email="cid@example.org")
+
+
+# ------------------------------------------------------------------------------------------- what killed ones leave
+
+
+def test_what_killed_backups_left_is_removed_and_nothing_else(crm: CRM, saved: Backup) -> None:
+    stem, folder = saved.keys.name.removesuffix(KEYS), saved.keys.parent
+    dead = [folder / f".{stem}{KEYS}.123.tmp", folder / f".{stem}.20261122T101500Z{DATA}.123.tmp"]
+    living, others = folder / f".{stem}{KEYS}.124.tmp", folder / f".{stem}2{KEYS}.125.tmp"
+    for path in (*dead, living, others):
+        path.write_bytes(b"keys")
+    unpacked = folder / ".crmkit-abc"
+    (unpacked / "keys").mkdir(parents=True)
+    with living.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        crm.backup(folder)
+    assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {living.name, others.name}
+
+
+def test_a_backup_that_is_being_made_is_not_taken_for_a_killed_one(
+    crm: CRM, saved: Backup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, folder = module._Sealed.keep, saved.keys.parent
+
+    def beside_another(sealed: Any) -> None:
+        module._sweep(folder, saved.keys.name.removesuffix(KEYS))
+        keep(sealed)
+
+    monkeypatch.setattr(module._Sealed, "keep", beside_another)
+    assert crm.backup(folder).data.exists()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_further_backup_writes_no_keys_in_the_clear(crm: CRM, saved: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("the keys were unpacked on disk")
+
+    monkeypatch.setattr(module.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(module.tempfile, "TemporaryDirectory", refused)
+    monkeypatch.setattr(module, "unpack", refused)
+    crm.backup(saved.keys.parent)
+    about = json.loads(_opened(saved.keys).read("keys.json"))
+    assert about["opens"][0]["file"] == saved.data.name
+    assert len(about["opens"]) == 2

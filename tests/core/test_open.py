@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -209,3 +210,24 @@ def test_two_handles_see_each_others_commits_and_the_feed_names_them(crm: CRM) -
             (start + 1, "customers", ada.id),
             (start + 2, "customers", ada.id),
         ]
+
+
+def test_opening_removes_what_killed_writers_left_among_the_keys(crm: CRM) -> None:
+    left = crm.workspace.keys / ".subjects.bin.0123456789ab.tmp"
+    left.write_bytes(b"keys")
+    begun, go_on = Event(), Event()
+
+    def write() -> None:
+        with crm._store.lock():
+            begun.set()
+            go_on.wait(10)
+
+    writer = Thread(target=write)
+    writer.start()
+    begun.wait(10)
+    crmkit.open(crm.workspace.folder).close()
+    assert left.exists(), "it may be of whoever has the lock"
+    go_on.set()
+    writer.join()
+    crmkit.open(crm.workspace.folder).close()
+    assert not left.exists()

@@ -255,3 +255,30 @@ def test_forgotten_keys_open_nothing(vault: Vault, ada: str) -> None:
     vault.close()
     with pytest.raises(Locked):
         held.newest(ada)
+
+
+# ------------------------------------------------------------------------------------------- what killed writers leave
+
+
+def test_an_interrupted_writer_leaves_nothing(vault: Vault, keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {path.name: path.read_bytes() for path in keys.iterdir()}
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr("crmkit.durable.os.replace", interrupted)
+        vault.rotate_wrap()
+    assert {path.name: path.read_bytes() for path in keys.iterdir()} == before
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_destroying_keys_removes_what_killed_writers_left(
+    vault: Vault, keys: Path, ada: str, new_id: Callable[[], str], has_key: bool
+) -> None:
+    copy = keys / ".subjects.bin.0123456789ab.tmp"
+    copy.write_bytes((keys / "subjects.bin").read_bytes())
+    vault.destroy([ada if has_key else new_id()])
+    assert not copy.exists()
+    copy.write_bytes(b"")
+    vault.drop_generations(1)
+    assert not copy.exists()
