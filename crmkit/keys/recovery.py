@@ -14,7 +14,7 @@ from crmkit.durable import sync_folder, write_at
 from crmkit.errors import CrmError, Invalid, Locked, NotFound
 from crmkit.keys.deeds import Deeds
 from crmkit.store.files import Files
-from crmkit.store.lock import WorkspaceLock
+from crmkit.store.lock import LOCK_TIMEOUT, WorkspaceLock
 from crmkit.vault import Vault, user_name
 from crmkit.vault.identity import PRIVATE_FILE, ensure_identity, parse_identity
 from crmkit.vault.keyring import Keyring
@@ -22,7 +22,6 @@ from crmkit.vault.vault import KEYRING_FILE
 from crmkit.workspace import Workspace
 
 NAME = "recovery"
-LOCK_TIMEOUT = 10.0  # seconds
 
 
 @dataclass(frozen=True)
