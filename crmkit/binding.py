@@ -11,8 +11,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from crmkit.codec import TAGS
+from crmkit.detector import find_payment_data
 from crmkit.errors import Invalid
 from crmkit.paths import Fields, Place
+from crmkit.payment import place_of
 from crmkit.query import And, AnyRow, Compare, Condition, Exists, Has, In, Not, Or, Order
 from crmkit.records import Record
 from crmkit.schema import info, invalid
@@ -64,6 +66,15 @@ class Binder:
             indexed = self._on_blind_index(part, sealed)
             bound.append(self._bind(part, self._fields) if indexed is None else indexed)
         return (bound[0] if len(bound) == 1 else And(tuple(bound))), sealed
+
+    def account(self, text: str) -> Condition | None:
+        """Return what a text being typed asks for that is an IBAN: it is sealed, and in no index of words."""
+        typed = text.strip()
+        for found in find_payment_data(typed):
+            spec = place_of(self._info, found)
+            if found.kind == "iban" and (found.start, found.end) == (0, len(typed)) and spec and spec.searchable:
+                return Compare(spec.name, "==", found.value(typed))
+        return None
 
     def order(self, order: tuple[Order, ...]) -> tuple[Order, ...]:
         """Return sort keys for the store; amounts are sorted by their minor units.

@@ -162,7 +162,8 @@ class Collection(Generic[R]):
     def search(self, text: str, limit: int = 20) -> list[R]:
         """Return the records that match what is being typed: a name, number, mail, phone or id, best first.
 
-        Where none does, those are returned that have words spelt nearly as what is being typed.
+        A whole IBAN finds who has it. Where none does, those are returned that have words spelt nearly as what is being
+        typed.
 
         Raises:
             Invalid: The text is no text, or the limit is wrong.

@@ -9,7 +9,7 @@ import orjson
 
 from crmkit.binding import Binder, Sealed
 from crmkit.errors import Invalid
-from crmkit.query import ALL, Condition, Find, In, Order, Page, check_limit, parse_order, split_path
+from crmkit.query import ALL, And, Condition, Find, In, Order, Page, check_limit, parse_order, split_path
 from crmkit.search import search_words
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Finder:
         check_limit(limit)
         if not words:
             return self.page(None, None, limit).records
+        if (account := self._binder.account(text)) is not None:
+            return self.page(account, None, limit).records
         return self._store.match(self._collection, words, limit, near=True)
 
     def count(self, where: Condition | None, text: str) -> int:
@@ -61,7 +63,10 @@ class Finder:
 
     def window(self, where: Condition | None, order: Names, text: str) -> list[str]:
         """Return the ids that a grid shows, in order; kept until the store or the question changes."""
-        condition, order_by, words = self._condition(where), self._order(order), search_words(text)
+        words = search_words(text)
+        if (account := self._binder.account(text)) is not None:
+            where, words = account if where is None else And((where, account)), []
+        condition, order_by = self._condition(where), self._order(order)
         key = (repr(condition), order_by, words, self._store.seq(), self._store.view())
         if self._window is None or self._window[0] != key:
             matching = self._matching(words) if words else None

@@ -28,7 +28,7 @@ def find(
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find records by a name, number, mail or phone."""
+    """Find records by a name, number, mail or phone, or by a whole IBAN."""
     with open_crm(workspace) as crm:
         collection: Any = crm.collection(type)
         found = collection.search(text, limit=limit + 1)

@@ -133,6 +133,12 @@ def test_find_shows_a_table_and_masks(run: Any, workspace: Path) -> None:
     assert found[0]["iban"] == "GB•• •••• 5555"
 
 
+def test_find_by_an_account(run: Any, workspace: Path) -> None:
+    done = run("find", "GB33 BUKB 2020 1555 5555 55", "-w", workspace)
+    assert "Ada Lovelace" in done.out
+    assert "5555 55" not in done.out
+
+
 def test_find_nothing_and_the_limit(run: Any, workspace: Path) -> None:
     assert run("find", "zebra", "-w", workspace).out == "0 customers found\n"
     with crmkit.open(workspace) as crm:

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from rapidfuzz.distance import OSA
 
-from crmkit import CRM
+from crmkit import CRM, F
 from crmkit.search import folded, search_words
 from crmkit.store.words import WordIndex
 
@@ -172,3 +172,26 @@ def test_near_words_against_a_plain_loop() -> None:
         assert index.near(words, 2) == expected[:2]
         hits += len(expected)
     assert hits > 300
+
+
+# --------------------------------------------------------------------------- account numbers
+
+
+@pytest.mark.parametrize(
+    "typed", ["DE89370400440532013000", "DE89 3704 0044 0532 0130 00", " de89-3704 0044 0532013000 "]
+)
+def test_a_whole_iban_finds_who_has_it(people: CRM, typed: str) -> None:
+    people.customers.add(name="Ada", iban="DE89370400440532013000")
+    people.customers.add(name="Eve", iban="GB33BUKB20201555555555")
+    assert found(people, typed) == ["Ada"]
+    assert people.customers.count(text=typed) == 1
+    assert [record.name for record in people.customers.window(0, 5, text=typed)] == ["Ada"]
+    assert people.customers.count(F.name == "Eve", text=typed) == 0
+
+
+def test_an_iban_that_nobody_has_or_that_is_none_finds_nobody(people: CRM) -> None:
+    people.customers.add(name="Ada", iban="DE89370400440532013000")
+    assert found(people, "GB33BUKB20201555555555") == []
+    assert found(people, "DE89370400440532013001") == []
+    assert found(people, "DE89 3704") == []
+    assert people.customers.count(text="GB33BUKB20201555555555") == 0
