@@ -329,12 +329,13 @@ class CRM(Protected):
             Damaged: What is to be saved is damaged; earlier backups stay as they are.
             CrmError: The system cannot write there.
         """
-        from crmkit.safekeeping.backup import back_up
+        from crmkit.safekeeping.backup import back_up, checked
 
+        folder = checked(Path(path), self.workspace)  # first of all: what cannot begin is not noted
         with self._locking.busy():
-            self._note("backup")  # first, so that the backup holds the line too, and what is restored is not behind it
+            self._note("backup")  # before, so that the backup holds the line too, and what is restored is not behind it
             try:
-                return back_up(self.workspace, self._store, self._vault, Path(path), progress)
+                return back_up(self.workspace, self._store, self._vault, folder, progress)
             except BaseException:
                 with contextlib.suppress(CrmError):
                     self._note("backup_failed")

@@ -89,8 +89,8 @@ def _drop_old(crm: CRM, yes: bool, as_json: bool) -> None:
     plan = crm.keys.plan_drop()
     if not as_json:
         say(f"{plan.keys:,} old data keys would be destroyed; {plan.kept:,} stay for reasons in the history")
-        known = ", ".join(plan.backups) or "none that the audit log knows of"
-        say(f"backups that go dark, with every file of keys that is made from now on: {known}")
+        known = ", ".join(each[:16].replace("T", " ") for each in plan.backups) or "none that the audit log knows of"
+        say(f"backups that go dark (UTC), with every file of keys that is made from now on: {known}")
     if not yes and not typer.confirm("Destroy?", err=True):
         raise typer.Exit(1)
     count = crm.keys.drop_old()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from crmkit.errors import Invalid, Refused
 from crmkit.keys.deeds import Deeds
@@ -148,7 +150,7 @@ class Keys:
             old, keep = self._old(), self._needed()
         entries = list(self._vault.audit.entries())
         rotated = max((each["ts"] for each in entries if each["action"] == "rotate"), default="")
-        backups = tuple(each["ts"] for each in entries if each["action"] == "backup" and each["ts"] < rotated)
+        backups = tuple(at for at in _backups(entries) if at < rotated)
         return DropPlan(len(old - keep), len(old & keep), backups)
 
     def drop_old(self) -> int:
@@ -217,6 +219,17 @@ class Keys:
         metas = [(each.meta.get("about") or own, each.meta.get("reason")) for each in self._store.commits()]
         lines = [(each["subject"], each["reason"]) for each in self._vault.audit.entries()]
         return {(id, envelope.generation_of(envelope.from_text(text))) for id, text in (*metas, *lines) if text}
+
+
+def _backups(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return when backups were made; each is noted as it begins, and again where it failed."""
+    made: list[str] = []
+    for each in entries:
+        if each["action"] == "backup":
+            made.append(each["ts"])
+        elif each["action"] == "backup_failed" and made:
+            made.pop()
+    return made
 
 
 def _refuse(needed_by: str) -> None:

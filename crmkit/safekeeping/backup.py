@@ -88,16 +88,13 @@ def back_up(
         workspace: What to save.
         store: Its open store.
         vault: Its open vault.
-        folder: Where the files go; it is made.
+        folder: Where the files go, as `checked` returns it; it is made.
         progress: Told how far it is.
 
     Raises:
-        Invalid: The folder cannot be one for backups.
         Damaged: Something that is to be saved is not what crmkit wrote; earlier backups stay as they are.
         CrmError: The system cannot write; nothing of the backup is left.
     """
-    folder = folder.expanduser().resolve()
-    _check_folder(folder, workspace)
     name = re.sub(r"[^\w.-]+", "-", workspace.folder.name).strip("-.") or "crm"
     now = datetime.now(UTC)
     for problem in vault.audit.verify():
@@ -131,11 +128,18 @@ def back_up(
     return Backup(data, keys, seq, tuple(left_out), tuple(map(told_of_torn, torn)))
 
 
-def _check_folder(folder: Path, workspace: Workspace) -> None:
+def checked(folder: Path, workspace: Workspace) -> Path:
+    """Return a folder that can be one for backups, as a whole path.
+
+    Raises:
+        Invalid: It cannot be one.
+    """
+    folder = folder.expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise Invalid({"path": f"{folder} is a file; name a folder for backups"})
     if folder.is_relative_to(workspace.folder):
         raise Invalid({"path": f"{folder} lies in the workspace; name a folder outside, best on another disk"})
+    return folder
 
 
 def _sweep(folder: Path, stem: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def test_rotating_refuses_options_that_mean_nothing(
 def test_no_bar_stands_over_the_question_whether_to_destroy(
     run: Any, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    run("backup", "backups", "-w", workspace)
     run("keys", "rotate", "--scope", "data", "-w", workspace)
     shown = []
 
@@ -119,7 +121,9 @@ def test_no_bar_stands_over_the_question_whether_to_destroy(
 
     monkeypatch.setattr("crmkit.cli.keys.progress_bar", bar)
     monkeypatch.setattr("typer.confirm", confirm)
-    assert run("keys", "rotate", "--scope", "data", "--drop-old", "-w", workspace).code == 1
+    asked = run("keys", "rotate", "--scope", "data", "--drop-old", "-w", workspace)
+    assert asked.code == 1
+    assert re.search(r"go dark \(UTC\), .*: \d{4}-\d\d-\d\d \d\d:\d\d\n", asked.out)
     assert shown == ["question under 0 bars"]
 
 

@@ -317,6 +317,23 @@ def test_the_drill_proves_that_it_opens(crm: crmkit.CRM, drawer: Path, tmp_path:
         crm.keys.drill(tmp_path / "empty.txt")
 
 
+def test_backups_that_failed_are_none_that_go_dark(
+    crm: crmkit.CRM, ada: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise CrmError("no room")
+
+    crm.backup(tmp_path / "backups")
+    with pytest.raises(Invalid):
+        crm.backup(crm.workspace.folder / "backups")
+    with monkeypatch.context() as broken, pytest.raises(CrmError, match="no room"):
+        broken.setattr("crmkit.safekeeping.backup.back_up", fail)
+        crm.backup(tmp_path / "backups")
+    crm.keys.rotate("data")
+    assert len(crm.keys.plan_drop().backups) == 1
+    assert [action for action in actions(crm) if action.startswith("backup")] == ["backup", "backup", "backup_failed"]
+
+
 def test_the_identity_of_a_member_is_no_drill(crm: crmkit.CRM, drawer: Path, own_identity: Path) -> None:
     with pytest.raises(Invalid, match=r"identity\.txt holds the identity of a member, and not the recovery key"):
         crm.keys.drill(own_identity / "identity.txt")
