@@ -29,6 +29,15 @@ COOPERATIVE = (
 )
 
 
+class Explanation(str):
+    """Lines for a person, which show as they are as the last expression of a cell."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 class Rights:
     """Decides who may do what in one CRM.
 
@@ -76,16 +85,15 @@ class Rights:
             self._note(action, record)
             raise Refused(f"{action} is refused to {actor}: {decision.reason}")
 
-    def explain(self, actor: str, action: str, record: Record | None) -> str:
+    def explain(self, actor: str, action: str, record: Record | None) -> Explanation:
         """Return who asks for what, what the answer is and why, in lines for a person."""
         decision = self.decide(actor, action, record)
         roles = ", ".join(name for name, role in self._profile.roles.items() if actor in role.members) or "none"
         about = f" for {info(type(record)).type} {record.id}" if record is not None else ""
         answer = "yes" if decision else "no"
-        return "\n".join(
-            [
-                f"{actor} (roles: {roles}) asks for {action}{about}",
-                f"{answer}: {decision.reason} (says {decision.rule})",
-                COOPERATIVE,
-            ]
+        lines = (
+            f"{actor} (roles: {roles}) asks for {action}{about}",
+            f"{answer}: {decision.reason} (says {decision.rule})",
+            COOPERATIVE,
         )
+        return Explanation("\n".join(lines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from crmkit.security.report import Report
 
 if TYPE_CHECKING:
     from crmkit.collection import Collection
+
+NOUNS = {"card": "card number", "iban": "IBAN"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,20 @@ class PaymentText:
 
     def __str__(self) -> str:
         return f"{self.record!r} {self.field}: {WORDS[self.found.kind]}, {self.found.mask}"
+
+
+class PaymentTexts(list[PaymentText]):
+    """What was found in texts; it shows as one line for each."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(str, self)) or "no card number or IBAN stands in a text"
+
+    def counted(self) -> str:
+        """Return how many numbers there are, for a person: ``"1 card number, 2 IBANs"``."""
+        counts = Counter(each.found.kind for each in self)
+        return ", ".join(
+            f"{count:,} {NOUNS[kind]}{'' if count == 1 else 's'}" for kind, count in sorted(counts.items())
+        )
 
 
 class Security:
@@ -55,8 +72,11 @@ class Security:
         """
         return self._report()
 
-    def payment_data(self) -> Iterator[PaymentText]:
-        """Yield every card number and IBAN that stands in a text of a stored record instead of a sealed field."""
+    def payment_data(self) -> PaymentTexts:
+        """Return every card number and IBAN that stands in a text of a stored record instead of a sealed field."""
+        return PaymentTexts(self._payment_data())
+
+    def _payment_data(self) -> Iterator[PaymentText]:
         for collection in self._collections.values():
             fields = [spec for spec in collection.info.fields.values() if spec.klass != "sensitive"]
             for record in collection:

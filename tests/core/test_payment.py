@@ -43,6 +43,8 @@ def test_stored_texts_with_payment_data_are_listed_without_the_numbers(crm: CRM)
         ("tags.0", "card"), ("notes", "card"), ("contacts.0.value", "iban"),
     ]  # fmt: skip
     assert found[0].record == ada
+    assert crm.security.payment_data().counted() == "2 card numbers, 1 IBAN"
+    assert len(repr(crm.security.payment_data()).splitlines()) == 3
     assert not any(digits in f"{found} {' '.join(map(str, found))}" for digits in ("4111", "5555555", "3704"))
 
 
@@ -55,6 +57,7 @@ def test_moving_takes_one_commit_and_can_be_undone(crm: CRM) -> None:
     assert revealed(crm, moved, "card") == CARD.replace(" ", "")
     assert revealed(crm, moved, "iban") == IBAN.replace(" ", "")
     assert not list(crm.security.payment_data())
+    assert repr(crm.security.payment_data()) == "no card number or IBAN stands in a text"
     crm.undo(crm.history(moved).records[0])
     back = crm.customers[ada.id]
     assert (back.notes, back.card, back.iban) == (ada.notes, None, None)

@@ -159,6 +159,7 @@ def test_a_role_may_what_it_says_and_no_more(strict: CRM) -> None:
 @pytest.mark.shipped_plugins
 def test_it_is_explained(strict: CRM) -> None:
     ada = strict.customers.add(name="Ada")
+    assert repr(strict.explain("reveal")).splitlines() == str(strict.explain("reveal")).splitlines()
     assert strict.explain("reveal", ada, actor="bob").splitlines() == [
         f"bob (roles: sales) asks for reveal for customer {ada.id}",
         "yes: bob has the role sales, which may reveal (says governance.roles)",

@@ -216,7 +216,7 @@ def test_doctor_prints_it(crm: CRM) -> None:
     command = [sys.executable, "-m", "crmkit", "doctor", "--security", "-w", str(crm.workspace.folder)]
     told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
     assert "sensitive, sealed: customer: iban (searchable), card, tax_id (searchable)" in told
-    assert "1 card numbers or IBANs stand in texts" in told
+    assert "mind: in texts there stand 1 card number: crm.security.payment_data()" in told
     assert "4111 1111" not in told
     told = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True, timeout=60).stdout
     assert json.loads(told)["seal"] == "personal"
