@@ -149,7 +149,8 @@ class Rotation:
         for start in range(0, len(places), BATCH):
             batch = places[start : start + BATCH]
             with self._store.lock():
-                there = [Reseal(*place) for place in batch if self._store.get(*place) is not None]
+                self._vault.refresh()
+                there = [Reseal(*place) for place in batch if self._stays(*place)]
                 marks = [] if state is None else [self._state({**state, "after": list(batch[-1]), "done": False})]
                 self._commit([*there, *marks] if there else [])
             done += len(there)
@@ -168,6 +169,11 @@ class Rotation:
 
     def _commit(self, writes: list[Any]) -> None:
         self._store.commit(writes, {"actor": self._deeds.actor(), "cause": new_id(), "kind": "rotation"})
+
+    def _stays(self, collection: str, id: str) -> bool:
+        """Return whether a document is there, and of nobody whose erasure is not finished: that will be gone."""
+        doc = self._store.get(collection, id)
+        return doc is not None and not self._vault.erasures.at(self._codec.subject(collection, doc))
 
     def _is_old(self, collection: str, id: str) -> bool:
         """Return whether a document shows an envelope of an older generation; an undo may have put one back."""

@@ -18,6 +18,7 @@ from crmkit.codec import RecordCodec
 from crmkit.errors import Conflict, CrmError, Invalid, Locked, NotFound, Refused
 from crmkit.keys import recover
 from crmkit.keys.rotation import Rotation
+from crmkit.privacy import Eraser
 from crmkit.store.base import ANY, PlainCodec, Put
 from crmkit.store.tiny import TinyStore
 
@@ -184,6 +185,22 @@ def test_what_does_not_open_stops_no_rotation_and_is_named(crm: crmkit.CRM, ada:
     assert not [line for line in health.problems if ada in line]
     assert crm.keys.rotate("data").left == {"customers": 1}
     assert crm.reveal(crm.customers[ada], "iban", reason="test").value == OTHER
+
+
+def test_an_erasure_that_was_cut_short_stops_no_rotation(
+    crm: crmkit.CRM, ada: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with crmkit.open(crm.workspace.folder) as other:
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr(Eraser, "_commit", cut_short)
+            crm.erase(ada, reason="request 17")
+        other.keys.rotate("data")
+    with crmkit.open(crm.workspace.folder) as again:
+        assert ada not in again.customers
+        assert again.examine().problems == ()
 
 
 def test_rotating_the_index(crm: crmkit.CRM, ada: str) -> None:
