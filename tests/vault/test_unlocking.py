@@ -105,7 +105,8 @@ def test_what_others_could_have_written_is_refused(runtime: Path, tmp_path: Path
 
 def test_a_folder_of_somebody_else_is_refused(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unlocking.keep(PROTECTED, SECRET)
-    monkeypatch.setattr(os, "getuid", lambda real=os.getuid(): real + 1)
+    somebody_else = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: somebody_else)
     with pytest.raises(Locked, match="must belong to you"):
         unlocking.kept(PROTECTED)
 

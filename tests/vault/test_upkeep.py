@@ -203,7 +203,7 @@ def test_generations(vault: Vault, keys: Path, sealed: dict[str, str], new_id: C
     assert {opened(vault, id, text) for id, text in sealed.items()} == {"Ada"}
     assert vault.drop_generations(2, keep={(ada, 1)}) == SUBJECTS - 1
     assert opened(vault, ada, sealed[ada]) == "Ada"
-    with pytest.raises(Erased, match="data key 1 of .* was destroyed when a newer one took its place"):
+    with pytest.raises(Erased, match=r"data key 1 of .* was destroyed when a newer one took its place"):
         opened(vault, bob, sealed[bob])
     assert vault.drop_generations(9) == 1, "the newest key of a subject stays"
     assert {opened(Vault.unlock(keys), id, newer[id]) for id in sealed} == {"newer"}
