@@ -59,6 +59,7 @@ class Protected(Handle):
 
     def _refuse_hidden(self, record: Record) -> None:
         """Raise `NotFound` where somebody holds a record that the actor does not see, as if it were not there."""
+        check_record(record)
         known = self.collection(type(record)).info
         if self._visible.hides(known.plural, record.id):
             raise NotFound(f"no {known.type} has the id {record.id}")
@@ -83,7 +84,10 @@ class Protected(Handle):
         check_record(record)
         collection = self.collection(type(record))
         spec = collection.info.fields.get(field)
-        if spec is None or spec.klass != "sensitive":
+        if spec is None:
+            nearest = collection.info.nearest(str(field))
+            raise Invalid({field: f"is not a field of {collection.info.type}{nearest}"})
+        if spec.klass != "sensitive":
             raise Invalid({field: "is not a sensitive field; read it as an attribute"})
         check_reason(reason)
         self._refuse_hidden(record)

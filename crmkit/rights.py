@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from crmkit.registry import Registry
 
 HOOK = "crm_authorize"
+WORDS = {"bulk": "changing many records at once", "settings": "changing settings"}  # what the others say by themselves
 Note = Callable[[str, "Record | None"], None]
 """Writes down that an action was refused, and for which record."""
 
@@ -83,7 +84,7 @@ class Rights:
         decision = self.decide(actor, action, record)
         if not decision:
             self._note(action, record)
-            raise Refused(f"{action} is refused to {actor}: {decision.reason}")
+            raise Refused(f"{WORDS.get(action, action)} is refused to {actor}: {decision.reason}")
 
     def explain(self, actor: str, action: str, record: Record | None) -> Explanation:
         """Return who asks for what, what the answer is and why, in lines for a person."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from crmkit.cli.history import record_id
 from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json, say_table
 
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit log: a number, rather than a name.")]
@@ -19,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def erase(
-    id: Annotated[str, typer.Argument(help="The id of the customer; crmkit find shows it.")],
+    id: Annotated[str, typer.Argument(help="The id of the customer, as crmkit find shows it; or the number.")],
     reason: Reason,
     workspace: Workspace = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
@@ -27,7 +28,12 @@ def erase(
     as_json: AsJson = False,
 ) -> None:
     """Erase a customer for good: the data key is destroyed, so that history and backups go dark too."""
+    if as_json and not (yes or dry_run):
+        raise typer.BadParameter("needs --yes or --dry-run", param_hint="--json")
+    from crmkit import Customer
+
     with open_crm(workspace) as crm:
+        id = record_id(crm, id, [Customer])
         if dry_run or not yes:
             plan = crm.erase(id, reason=reason, dry_run=True)
             if dry_run and as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 from crmkit.cli.shared import AsJson, Workspace, open_crm, say, say_json, say_table
 
 if TYPE_CHECKING:
-    from crmkit import CRM, HistoryEntry
+    from crmkit import CRM, HistoryEntry, Record
 
 NAMED = 10  # so many records are named in a line
 
@@ -35,7 +35,7 @@ def history(
 ) -> None:
     """Tell what happened to a record, newest first."""
     with open_crm(workspace) as crm:
-        page = crm.history(_record_id(crm, id), limit=limit)
+        page = crm.history(record_id(crm, id, crm.types), limit=limit)
         if as_json:
             say_json([vars(entry) for entry in page])
             return
@@ -80,7 +80,7 @@ def undo(
         say(f"Took back {records}{_left_out(commit.left_out)}; crmkit undo {commit.id} brings this back.")
 
 
-def _record_id(crm: CRM, given: str) -> str:
+def record_id(crm: CRM, given: str, types: Iterable[type[Record]]) -> str:
     """Return the id of a record that is named by it, or by its number or another value that no two may share."""
     from crmkit import F, Invalid, NotFound
     from crmkit.fields import ID_FORM
@@ -88,7 +88,7 @@ def _record_id(crm: CRM, given: str) -> str:
     if ID_FORM.fullmatch(given):
         return given
     found = []
-    for collection in map(crm.collection, crm.types):
+    for collection in map(crm.collection, types):
         for name in (name for name, spec in collection.info.fields.items() if spec.unique):
             with contextlib.suppress(Invalid):  # a text that this field cannot hold
                 found += [record.id for record in collection.find(F[name] == given)]

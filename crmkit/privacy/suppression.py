@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from crmkit.errors import NotFound
+from crmkit.errors import Invalid, NotFound
 from crmkit.records import Customer
-from crmkit.schema import adapter, invalid
+from crmkit.schema import adapter
 
 if TYPE_CHECKING:
     from crmkit.schema import RecordInfo
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ADDRESSES = ("email", "phone")
 CONTACTS = "contacts"
-PROBLEM = "belongs to somebody whose data was erased; where they asked to come back: crm.allow_again(address, reason=…)"
+PROBLEM = "belongs to somebody whose data was erased; if they came back: crmkit allow-again, or crm.allow_again(…)"
 
 Address = tuple[str, str]
 """A kind, mail or phone, and its normalised value."""
@@ -80,8 +80,8 @@ def address(text: str, context: Mapping[str, Any]) -> Address:
     kind = "email" if "@" in str(text) else "phone"
     try:
         return kind, str(adapter(Customer, kind).validate_python(text, context=dict(context)))
-    except ValidationError as error:
-        problem = invalid(error, Customer)
+    except ValidationError:
+        problem = Invalid({"address": "is neither a mail address nor a phone number"})
     raise problem
 
 

@@ -55,7 +55,7 @@ def check_passphrase(passphrase: str) -> None:
     if len(passphrase) < SHORTEST or len(set(plain)) < 3 or plain in _GUESSED_FIRST:
         raise Invalid(
             {
-                "passphrase": f"must have {SHORTEST} signs or more, not the same ones over and over, and be none that "
-                "everybody tries first; four words that have nothing to do with each other are good"
+                "passphrase": f"must have {SHORTEST} characters or more, not the same ones over and over, and be none "
+                "that everybody tries first; four words that have nothing to do with each other are good"
             }
         )

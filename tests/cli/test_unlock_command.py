@@ -231,7 +231,7 @@ def test_a_passphrase_that_is_no_good_is_asked_for_again(
     done = run(*command.split())
     assert done.code == 0, done.err
     assert len(prompts) == 5
-    assert "passphrase: must have 10 signs or more" in done.out
+    assert "passphrase: must have 10 characters or more" in done.out
     assert "passphrase: the two are not the same" in done.out
     assert WORDS not in done.out
     assert find_identity().is_protected

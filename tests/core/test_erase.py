@@ -262,6 +262,8 @@ def test_somebody_may_come_back(crm: CRM) -> None:
     crm.erase(add_ada(crm), reason="r")
     with pytest.raises(crmkit.NotFound):
         crm.allow_again("nobody@example.org", reason="r")
+    with pytest.raises(crmkit.Invalid, match=r"^address: is neither a mail address nor a phone number$"):
+        crm.allow_again("notanaddress", reason="r")
     crm.allow_again("Canary@example.org", reason="came back")
     assert crm.customers.add(name="Ada", email="canary@example.org").email == "canary@example.org"
     with pytest.raises(crmkit.Invalid):

@@ -83,7 +83,8 @@ def test_each_guarded_action_is_refused_with_its_reason_and_audited(
         with strict.acting_as("cid"), pytest.raises(Refused) as refused:
             do()
         said = str(refused.value)
-        assert said == f"{action} is refused to cid: cid has no role in crmkit.toml; {action} is for " + (
+        words = {"bulk": "changing many records at once", "settings": "changing settings"}.get(action, action)
+        assert said == f"{words} is refused to cid: cid has no role in crmkit.toml; {action} is for " + (
             "manager (ann); sales (bob)" if action == "reveal" else "manager (ann)"
         ), name
         assert refusals(strict)[0][0] == "cid", name
@@ -185,6 +186,12 @@ def test_an_unknown_action_is_invalid(crm: CRM, action: Any) -> None:
         crm.can(action)
     with pytest.raises(Invalid, match="did you mean 'export'"):
         crm.explain("exprot")
+
+
+def test_a_right_is_about_a_record(crm: CRM) -> None:
+    for asked in (crm.can, crm.explain):
+        with pytest.raises(Invalid, match="record: must be a record"):
+            asked("erase", "zz")  # type: ignore[arg-type]
 
 
 @pytest.mark.proof

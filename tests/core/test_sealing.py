@@ -192,7 +192,7 @@ def test_reveal_is_audited_before_the_value_returns(crm: CRM, monkeypatch: pytes
     [
         ("iban", " ", "say why"),
         ("name", "x", "not a sensitive field"),
-        ("ibann", "x", "not a sensitive"),
+        ("ibann", "x", "ibann: is not a field of customer; did you mean 'iban'"),
         ("card", "x", "is empty"),
     ],
 )

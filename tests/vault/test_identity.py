@@ -170,7 +170,7 @@ def test_the_passphrase_changes_all_or_nothing(
     change_passphrase(WORDS, None)
     assert not list((runtime / "crmkit").iterdir())  # what was unlocked is locked
     assert str(load_identity()) == str(made)
-    with pytest.raises(Invalid, match="must have 10 signs or more"):
+    with pytest.raises(Invalid, match="must have 10 characters or more"):
         change_passphrase(None, "short")
     assert str(load_identity()) == str(made)
 
@@ -207,7 +207,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ["", "short", "123456789", "aaaaaaaaaaaaaaa", "abababababab", "Password 123", "QWERTYUIOP", "1234567890", " " * 20],
 )
 def test_a_passphrase_that_is_guessed_first_is_refused(words: str) -> None:
-    with pytest.raises(Invalid, match="must have 10 signs or more, not the same ones over and over") as refused:
+    with pytest.raises(Invalid, match="must have 10 characters or more, not the same ones over and over") as refused:
         check_passphrase(words)
     assert not words.strip() or words not in str(refused.value)
 
