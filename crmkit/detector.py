@@ -67,11 +67,9 @@ class Found:
         """Return the number itself, in the form that a sensitive field keeps."""
         return _compact(text[self.start : self.end])
 
-    def without(self, text: str) -> str:
-        """Return the text without the number, and without the blanks that stood around it."""
-        before, after = text[: self.start].rstrip(" "), text[self.end :].lstrip(" ")
-        glue = " " if before and after and before[-1].isprintable() and after[0].isalnum() else ""
-        return before + glue + after
+    def replaced(self, text: str, by: str) -> str:
+        """Return the text with something else where the number is."""
+        return text[: self.start] + by + text[self.end :]
 
 
 def find_payment_data(text: str) -> tuple[Found, ...]:

@@ -11,6 +11,7 @@ from crmkit.schema import FieldSpec, RecordInfo
 
 TEXTS = ("text", "long_text")
 WORDS = {"card": "a card number", "iban": "an IBAN"}
+MOVED = {"card": "(card moved)", "iban": "(IBAN moved)"}  # stands in the place of a number, and is never longer
 
 
 def text_fields(known: RecordInfo) -> list[str]:
@@ -43,6 +44,8 @@ def movable(known: RecordInfo, text: str, filled: Collection[str]) -> Iterator[t
 def moves(known: RecordInfo, values: Mapping[str, Any], field: str) -> dict[str, Any]:
     """Return the changes that move what can be moved out of one field; empty where nothing can.
 
+    A mark stays where a number was; where the text was nothing else, nothing stays.
+
     Args:
         known: The record type.
         values: The values of the record by field.
@@ -52,6 +55,8 @@ def moves(known: RecordInfo, values: Mapping[str, Any], field: str) -> dict[str,
     filled = [name for name, value in values.items() if value is not None]
     found = list(movable(known, text, filled))
     changes: dict[str, Any] = {place.name: Secret(number.mask, number.value(text)) for number, place in found}
+    marked, rest = text, text
     for number, _ in reversed(found):  # from behind: the places of the others stay right
-        text = number.without(text)
-    return {**changes, field: text or None} if changes else {}
+        marked, rest = number.replaced(marked, MOVED[number.kind]), number.replaced(rest, "")
+    is_more = any(map(str.isalnum, rest))
+    return {**changes, field: marked if is_more else None} if changes else {}

@@ -80,6 +80,10 @@ def _tell_payment(plan: ImportPlan, moved: int, asked: bool) -> None:
         say(f"  card numbers and IBANs were moved out of {moved:,} {'text' if moved == 1 else 'texts'}")
     if plan.payment and not asked:
         print("crmkit: card numbers or IBANs stay in texts; --move-sensitive moves them", file=sys.stderr)
+    elif plan.payment:
+        texts = f"{len(plan.payment):,} {'text' if len(plan.payment) == 1 else 'texts'}"
+        why = "the field for them is filled already, or there is none"
+        print(f"crmkit: card numbers or IBANs stay in {texts}: {why}", file=sys.stderr)
 
 
 def _mapping(pairs: Sequence[str]) -> dict[str, str]:

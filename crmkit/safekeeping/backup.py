@@ -445,6 +445,8 @@ def _keys_beside(path: Path) -> Path:
     if not path.exists():
         raise NotFound(f"there is no backup {path}")
     if not path.is_dir():
+        if not path.name.endswith(DATA):
+            raise Invalid({"path": f"{path.name} is no backup; name the folder of backups, or a file *{DATA}"})
         return path.with_name(re.sub(r"(\.[^.]*)?" + re.escape(DATA) + "$", "", path.name) + KEYS)
     found = sorted(path.glob(f"*{KEYS}"))
     if len(found) == 1:

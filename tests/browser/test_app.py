@@ -201,14 +201,14 @@ def test_card_number_typed_into_notes_is_moved(app: Any, world: SimpleNamespace)
     shown(app, ".crm-f-notes .crm-found").get_by_text("This looks like a card number").wait_for()
     shown(app, ".crm-f-notes .crm-move").click()
     app.wait_for_function(
-        "[...document.querySelectorAll('.crm-f-notes textarea')].some(i => i.value === 'Pays by. Likes tea.')"
+        "[...document.querySelectorAll('.crm-f-notes textarea')].some(i => i.value.includes('(card moved). Likes'))"
     )
     assert shown(app, ".crm-f-card input").get_attribute("placeholder") == "•••• •••• •••• 1111"
     shown(app, ".crm-save").click()
     app.locator(".crm-status").get_by_text("Customer Olga Neu created.").wait_for()
     assert "4111 1111" not in app.content()
     now = stored(world.workspace, "N2")
-    assert (now.notes, str(now.card)) == ("Pays by. Likes tea.", "•••• •••• •••• 1111")
+    assert (now.notes, str(now.card)) == ("Pays by (card moved). Likes tea.", "•••• •••• •••• 1111")
 
 
 def test_saved_notebook_holds_no_value(app: Any, world: SimpleNamespace) -> None:

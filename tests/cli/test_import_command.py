@@ -232,3 +232,9 @@ def test_a_terminal_sees_a_bar_and_a_pipe_does_not(run: Any, ws: Path, customers
     assert "reading" in terminal("import", str(customers), "--as", "customer", "-w", str(ws), "--keep-good")
     done = run("import", customers, "--as", "customer", "-w", ws, "--dry-run")
     assert done.err.count("\n") == 1  # they are there by now, which is all that is said
+
+
+def test_it_is_said_why_numbers_stay_in_texts(run: Any, workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_text("name,notes,card\nZoe,4111111111111111,5555555555554444\n", encoding="utf-8")
+    done = run("import", "c.csv", "--as", "customer", "--move-sensitive", "-w", workspace)
+    assert "card numbers or IBANs stay in 1 text: the field for them is filled already, or there is none" in done.err

@@ -55,6 +55,8 @@ def test_what_cannot_be_restored(run: Any, workspace: Path, tmp_path: Path) -> N
     run("backup", "backups", "-w", workspace)
     refused(run("restore", "nowhere", "again"), "there is no backup")
     refused(run("restore", "backups", workspace), "exists already")
+    (tmp_path / "cust.csv").write_text("name\nAda\n", encoding="utf-8")
+    refused(run("restore", "cust.csv", "again"), "cust.csv is no backup; name the folder of backups, or a file *.data")
     [data] = (tmp_path / "backups").glob("*.data.zip.age")
     data.write_bytes(data.read_bytes()[:-1])
     refused(run("restore", "backups", "again"), "is not as it was when the backup was made")

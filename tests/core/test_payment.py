@@ -53,7 +53,7 @@ def test_moving_takes_one_commit_and_can_be_undone(crm: CRM) -> None:
     before = crm.seq()
     moved = crm.security.move(ada, "notes")
     assert crm.seq() == before + 1
-    assert moved.notes == "Pays by, or. Likes tea."
+    assert moved.notes == "Pays by (card moved), or (IBAN moved). Likes tea."
     assert revealed(crm, moved, "card") == CARD.replace(" ", "")
     assert revealed(crm, moved, "iban") == IBAN.replace(" ", "")
     assert not list(crm.security.payment_data())
@@ -82,7 +82,8 @@ def test_what_cannot_be_moved_is_refused_and_left_as_it_is(crm: CRM) -> None:
 @pytest.mark.shipped_plugins
 def test_the_first_number_goes_and_the_second_stays(crm: CRM) -> None:
     changes = moves(crm.customers.info, {"notes": f"{CARD} {OTHER_CARD}"}, "notes")
-    assert (changes["notes"], changes["card"].value) == (OTHER_CARD, CARD.replace(" ", ""))
+    assert (changes["notes"], changes["card"].value) == (f"(card moved) {OTHER_CARD}", CARD.replace(" ", ""))
+    assert moves(crm.customers.info, {"notes": f" {CARD}. "}, "notes")["notes"] is None, "it was nothing else"
     interaction = crm.interactions.info
     assert moves(interaction, {"text": CARD}, "text") == {}  # no field for it there
 
@@ -107,7 +108,7 @@ def test_an_import_moves_them_where_asked(crm: CRM, table: Path) -> None:
     assert [cell.line for cell in plan.payment] == [4]  # its card is filled by another column
     plan.apply()
     ada, bob, cy = crm.customers.find(order="name")
-    assert (ada.notes, bob.notes, cy.notes) == ("card and", "likes tea", OTHER_CARD)
+    assert (ada.notes, bob.notes, cy.notes) == ("card (card moved) and (IBAN moved)", "likes tea", OTHER_CARD)
     assert revealed(crm, ada, "card") == CARD.replace(" ", "")
     assert revealed(crm, ada, "iban") == IBAN.replace(" ", "")
     with pytest.raises(Refused, match="applied already"):

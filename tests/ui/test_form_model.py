@@ -183,11 +183,11 @@ def test_a_card_number_in_notes_is_offered_to_be_moved(crm: crmkit.CRM, ada: Any
     model.move("notes")
     state = model.state()
     assert (state["found"], state["moved"], state["dirty"]) == ({}, {"card": "•••• •••• •••• 1111"}, ["notes", "card"])
-    assert model.value("notes") == "Pays by. Likes tea."
+    assert model.value("notes") == "Pays by (card moved). Likes tea."
     assert "4111" not in repr(vars(model))
     saved = model.save()
     assert saved is not None
-    assert (saved.notes, model.dirty) == ("Pays by. Likes tea.", [])
+    assert (saved.notes, model.dirty) == ("Pays by (card moved). Likes tea.", [])
     assert crm.reveal(saved, "card", reason="test").value == CARD.replace(" ", "")
 
 
@@ -217,4 +217,4 @@ def test_a_number_moves_in_a_form_for_a_new_record(crm: crmkit.CRM) -> None:
     assert "4111" not in f"{model.values()} {model.state()}"
     saved = model.save({"tax_id": "GB123456"})
     assert saved is not None
-    assert (saved.street, str(saved.card)) == ("Main Street", "•••• •••• •••• 1111")
+    assert (saved.street, str(saved.card)) == ("(card moved) Main Street", "•••• •••• •••• 1111")
