@@ -136,6 +136,9 @@ class Report:
 
     def _lines(self) -> Iterator[str]:
         yield f"security of {self.workspace}; sealed from class {self.seal} on"
+        yield from (f"overdue: {line}" for line in self.overdue)
+        if not self.overdue:
+            yield "nothing is overdue"
         if self.may_be_plain:
             yield "mind: older files may hold personal values unsealed; crmkit keys seal seals them"
         for klass, sealed in (("sensitive", True), ("personal", True), ("personal", False), ("plain", False)):
@@ -144,22 +147,26 @@ class Report:
                 names = ", ".join(f"{each.field} (searchable)" if each.index else each.field for each in mine)
                 if names:
                     yield f"{klass}, {'sealed' if sealed else 'not sealed'}: {type}: {names}"
-        yield from (f"readable without a key: {line}" for line in self.readable)
-        for part, (files, size) in self.folder.items():
-            yield f"in the folder: {part}: {files:,} files, {size:,} bytes"
-        yield from (f"can open it: {name} ({kind})" for name, kind in self.members)
+        yield f"readable without a key: {'; '.join(self.readable)}"
+        parts = (f"{part} {files:,} files, {size:,} bytes" for part, (files, size) in self.folder.items())
+        yield f"in the folder: {'; '.join(parts)}"
+        yield f"can open it: {', '.join(f'{name} ({kind})' for name, kind in self.members)}"
+        quiet = ", ".join(f"{plugin.name} ({plugin.source})" for plugin in self.plugins if not plugin.reveals)
+        if quiet:
+            yield f"plugins that may read what you can read: {quiet}"
         for plugin in self.plugins:
-            shown = f"; was shown {plugin.reveals:,} sensitive values within 180 days" if plugin.reveals else ""
-            yield f"may read what you can read: plugin {plugin.name} ({plugin.source}){shown}"
-        for index in self.indexes:
-            yield (
-                f"exact search: {index.type}.{index.field}: tags of {index.bits} bits among {index.records:,} records, "
-                f"about {index.candidates:.1f} to a tag; equal values have equal tags, and a member can test guesses"
-                " against the tags of old backups"
-            )
-        yield from (f"overdue: {line}" for line in self.overdue)
-        if not self.overdue:
-            yield "nothing is overdue"
+            if plugin.reveals:
+                shown = f"was shown {plugin.reveals:,} sensitive values within 180 days"
+                yield f"may read what you can read: plugin {plugin.name} ({plugin.source}); {shown}"
+        yield from (f"exact search: {index.type}.{index.field}: {_tags(index)}" for index in self.indexes)
+        if self.indexes:
+            yield "equal values have equal tags, and a member can test guesses against the tags of old backups"
+
+
+def _tags(index: Index) -> str:
+    if index.records < FEW:
+        return "too few records for tags to hide anything"
+    return f"tags of {index.bits} bits among {index.records:,} records, about {index.candidates:.1f} to a tag"
 
 
 def report(

@@ -73,13 +73,21 @@ def test_indexes_are_told_with_what_they_leak(crm: CRM) -> None:
     index = next(each for each in crm.security.report().indexes if each.field == "iban")
     assert (index.records, index.bits, index.candidates) == (1, 10, 1 / 1024)
     assert "equal values have equal tags" in str(crm.security.report())
+    assert "exact search: customer.iban: too few records for tags to hide anything" in str(crm.security.report())
+
+
+def test_what_is_due_stands_first(crm: CRM) -> None:
+    first, second, *rest = str(crm.security.report()).splitlines()
+    assert first.startswith("security of ")
+    assert second.startswith("overdue: ")
+    assert len(rest) < 25
 
 
 def test_it_holds_no_value_and_is_plain_data(crm: CRM) -> None:
     crm.customers.add(name="Adamantia", notes="Adamantia likes tea", iban="DE89370400440532013000")
     report = crm.security.report()
     text = f"{report} {report!r} {json.dumps(report.to_dict())}"
-    assert "readable without a key: how many there are: 1 customer" in str(report)
+    assert "; how many there are: 1 customer" in str(report)
     assert not any(word in text for word in ("Adamantia", "tea", "3704"))
 
 
