@@ -379,8 +379,9 @@ def accept_restored(workspace: Workspace, actor: str) -> str:
         lock.hold(),
         closing(Vault.unlock(workspace.keys, accept=True)) as vault,
     ):
-        is_older = vault.audit.verify() or vault.erasures.verify()
-        accepted = vault.begin_branch(actor, "accept", "accepted as it is", is_copy=False) if is_older else ""
+        if not vault.audit.verify() and not vault.erasures.verify():
+            return ""
+        accepted = vault.begin_branch(actor, "accept", "accepted as it is", is_copy=False)
         _erase_again(vault)
         return accepted
 
