@@ -15,7 +15,7 @@ from crmkit.errors import Locked
 from crmkit.profile import read_profile
 from crmkit.registry import PluginState
 from crmkit.schema import RecordInfo
-from crmkit.vault import Vault
+from crmkit.vault import Vault, user_name
 from crmkit.vault.blind_index import planned_bits
 from crmkit.vault.identity import find_identity
 from crmkit.workspace import Workspace
@@ -112,6 +112,7 @@ class Report:
         plugins: The plugins that run.
         indexes: The tags for exact search; equal values have equal tags.
         overdue: What should be done, one line each.
+        strangers: Names in roles and teams that are no member's, and that nobody acted under lately.
     """
 
     workspace: str
@@ -124,6 +125,7 @@ class Report:
     plugins: tuple[PluginAccess, ...]
     indexes: tuple[Index, ...]
     overdue: tuple[str, ...]
+    strangers: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -139,6 +141,7 @@ class Report:
         yield from (f"overdue: {line}" for line in self.overdue)
         if not self.overdue:
             yield "nothing is overdue"
+        yield from (f"mind: crmkit.toml: {line}" for line in self.strangers)
         if self.may_be_plain:
             yield "mind: older files may hold personal values unsealed; crmkit keys seal seals them"
         for klass, sealed in (("sensitive", True), ("personal", True), ("personal", False), ("plain", False)):
@@ -206,7 +209,21 @@ def report(
         ),
         indexes=indexes,
         overdue=tuple(overdue(workspace, vault, indexes, noted, now)),
+        strangers=tuple(_strangers(workspace, vault, noted)),
     )
+
+
+def _strangers(workspace: Workspace, vault: Vault, noted: Recent) -> Iterator[str]:
+    """Yield the names in roles and teams that are misspelt, perhaps."""
+    known = {member.name for member in vault.members()} | {user_name()}
+    known |= {line[name] for line in noted.lines for name in ("actor", "user")}
+    profile = read_profile(workspace.profile)
+    named = {f"roles.{name}": role.members for name, role in profile.roles.items()}
+    named |= {f"teams.{name}": members for name, members in profile.teams.items()}
+    for place, members in named.items():
+        for name in members:
+            if name not in known:
+                yield f"{place} names {name}, who is no member here, and did nothing that the audit log knows"
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,18 @@ def test_indexes_are_told_with_what_they_leak(crm: CRM) -> None:
     assert "exact search: customer.iban: too few records for tags to hide anything" in str(crm.security.report())
 
 
+def test_names_in_roles_and_teams_that_nobody_has_are_told(crm: CRM) -> None:
+    note(crm, "reveal")  # by ada
+    (member,) = crm.members
+    profile = crm.workspace.profile
+    roles = f'[roles.manager]\nmembers = ["{member.name}", "annn"]\nmay = ["erase"]\n'
+    teams = '[roles.sales]\nmembers = ["ada"]\nmay = []\n[teams]\nnorth = ["ada", "annn"]\n'
+    profile.write_text(f"{profile.read_text(encoding='utf-8')}\n{roles}{teams}", encoding="utf-8")
+    who = "names annn, who is no member here, and did nothing that the audit log knows"
+    assert crm.security.report().strangers == (f"roles.manager {who}", f"teams.north {who}")
+    assert f"mind: crmkit.toml: roles.manager {who}" in str(crm.security.report())
+
+
 def test_what_is_due_stands_first(crm: CRM) -> None:
     first, second, *rest = str(crm.security.report()).splitlines()
     assert first.startswith("security of ")
