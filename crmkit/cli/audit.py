@@ -43,9 +43,10 @@ def audit(
             say_json([asdict(entry) for entry in found])
             return
         zone = crm.zone
-    if not found:
-        say("no such entries")
-        return
+        if not found:
+            there = sorted({entry.action for entry in crm.audit}) if action else []
+            say(f"no such entries{'; actions that were noted: ' + ', '.join(there) if there else ''}")
+            return
     say_table(COLUMNS, (_row(entry, zone) for entry in found))
 
 

@@ -31,9 +31,10 @@ def list_members(workspace: Workspace = None, as_json: AsJson = False) -> None:
         say_json([{**asdict(each), "you": is_me} for each, is_me in members])
         return
     rows = [
-        (f"{each.name}{' (you)' if is_me else ''}", each.kind, each.added, each.public_key) for each, is_me in members
+        (f"{each.name}{' (you)' if is_me else ''}", each.kind, each.added[:10], each.public_key)
+        for each, is_me in members
     ]
-    say_table(("name", "kind", "added", "public key"), rows)
+    say_table(("name", "kind", "added", "public key"), rows, whole=True)  # a key that is cut is of no use
 
 
 def add_member(

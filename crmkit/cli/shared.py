@@ -78,13 +78,15 @@ def _print(text: str) -> None:
         say_no_more()
 
 
-def say_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print aligned columns, cut to the width of the terminal where there is one."""
+def say_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, whole: bool = False) -> None:
+    """Print aligned columns, cut to the width of the terminal where there is one, unless they have to be whole."""
     texts = [[printable("" if cell is None else str(cell)) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(headings, *texts, strict=True)]
     for row in (headings, *texts):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        _print(line[: shutil.get_terminal_size().columns] if sys.stdout.isatty() else line)
+        most = shutil.get_terminal_size().columns
+        is_cut = len(line) > most and sys.stdout.isatty() and not whole
+        _print(f"{line[: most - 1]}…" if is_cut else line)
 
 
 def printable(text: str) -> str:

@@ -34,6 +34,25 @@ def test_members_are_added_listed_and_removed(run: Any, workspace: Path, public:
     assert public not in run("members", "list", "-w", workspace).out
 
 
+def test_keys_of_members_are_whole_on_a_narrow_terminal(
+    run: Any, workspace: Path, public: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("members", "add", "bob", public, "-w", workspace)
+    with crmkit.open(workspace) as crm:
+        crm.reveal(crm.customers.find().records[0], "iban", reason="a refund " * 20)
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert public in run("members", "list", "-w", workspace).out
+    line = run("audit", "--action", "reveal", "-w", workspace).out.splitlines()[1]
+    assert (len(line), line[-1]) == (60, "…")
+
+
+def test_a_misspelt_action_is_answered_with_those_that_are_there(run: Any, workspace: Path, public: str) -> None:
+    run("members", "add", "bob", public, "-w", workspace)
+    told = run("audit", "--action", "membr_add", "-w", workspace).out
+    assert told == "no such entries; actions that were noted: member_add\n"
+
+
 def test_removing_asks_first(run: Any, workspace: Path, public: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run("members", "add", "bob", public, "-w", workspace)
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
