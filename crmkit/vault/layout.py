@@ -7,6 +7,7 @@ import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
+from crmkit.durable import explained
 from crmkit.errors import Invalid
 
 COMPARTMENT = "core"  # one group of readers for now; a field's readers will get a compartment of their own
@@ -46,9 +47,15 @@ Mark = tuple[int, int, int]
 
 
 def mark_of(path: Path) -> Mark | None:
-    """Return what changes when a file is written or another one is put in its place; None where there is none."""
+    """Return what changes when a file is written or another one is put in its place; None where there is none.
+
+    Raises:
+        CrmError: The system does not say.
+    """
     try:
         found = path.stat()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise explained(error, path) from None
     return found.st_ino, found.st_mtime_ns, found.st_size

@@ -272,22 +272,26 @@ class Vault(Upkeep):
 
         Raises:
             Damaged: The log is not sound.
+            CrmError: The system cannot write it; nothing that was to be noted is done.
             Erased: The subject was erased.
         """
         record, subject, sealed = record or self.workspace_id, subject or self.workspace_id, None
-        if reason is not None:
-            self.ensure_subjects({subject})
-            sealed = self.seal("audit", "reason", record, subject, reason)
-        self.audit.append(
-            actor=actor,
-            action=action,
-            entity=entity,
-            record=record,
-            subject=subject,
-            fields=fields,
-            reason=sealed,
-            plugin=plugin,
-        )
+        try:
+            if reason is not None:
+                self.ensure_subjects({subject})
+                sealed = self.seal("audit", "reason", record, subject, reason)
+            self.audit.append(
+                actor=actor,
+                action=action,
+                entity=entity,
+                record=record,
+                subject=subject,
+                fields=fields,
+                reason=sealed,
+                plugin=plugin,
+            )
+        except OSError as error:
+            raise explained(error, self._folder) from error
 
     def trusted_code(self) -> dict[str, str]:
         """Return the code of the workspace folder that this user trusts: SHA-256 by relative path."""
