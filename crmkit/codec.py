@@ -21,7 +21,7 @@ from crmkit.errors import Conflict, Damaged, Erased, NotFound, Refused
 from crmkit.fields import MASK, Secret, mask
 from crmkit.records import Record
 from crmkit.schema import RecordInfo, info
-from crmkit.store.base import Doc
+from crmkit.store.base import Doc, Step, Store
 from crmkit.vault import Vault
 
 REMOVED = ".removed"  # the collection of removed records stands beside its own, under this ending
@@ -162,7 +162,7 @@ class RecordCodec:
                     names.append(name)
         return names
 
-    # ------------------------------------------------------------------ what a rotation asks for
+    # ------------------------------------------------------------------ what a rewriting of the history asks for
 
     @property
     def collections(self) -> Collection[str]:
@@ -172,6 +172,10 @@ class RecordCodec:
     def subject_field(self, collection: str) -> str | None:
         """Return the field that names the subject; None where a document is its own."""
         return self._known[collection].subject
+
+    def sealed_fields(self, collection: str) -> list[str]:
+        """Return the names of the fields that are personal or sensitive."""
+        return [name for name, _ in self._sealed[collection]]
 
     def envelopes(self, collection: str, fields: Mapping[str, Any]) -> dict[str, str]:
         """Return the sealed ones among fields that are sealed on disk."""
@@ -358,6 +362,31 @@ class RecordCodec:
             if klass == "sensitive" and name in doc:
                 doc[name] = getattr(record, name)
         return doc
+
+
+class FormerSubjects:
+    """Tells whose key sealed what was there before a step; it has to be asked of every step, newest first.
+
+    Args:
+        store: Where documents are as they are now.
+        codec: Knows which field names the subject.
+    """
+
+    def __init__(self, store: Store, codec: RecordCodec) -> None:
+        self._store = store
+        self._codec = codec
+        self._subjects: dict[tuple[str, str], str] = {}  # of each document, as the step before left it
+
+    def before(self, step: Step) -> str:
+        """Return the subject of a document, of a known type, before a step."""
+        key = (step.collection.removesuffix(REMOVED), step.id)
+        named = self._codec.subject_field(step.collection)
+        if step.action == "delete" or (named and named in step.changed):
+            self._subjects[key] = self._codec.subject(step.collection, {"id": step.id, **step.before})
+        elif key not in self._subjects:
+            doc = self._store.get(step.to, step.id) or {"id": step.id}
+            self._subjects[key] = self._codec.subject(step.collection, doc)
+        return self._subjects[key]
 
 
 def key_is_gone(type: str, id: str, fields: Sequence[str]) -> Damaged:

@@ -71,4 +71,5 @@ def unwound(codec: RecordCodec, step: Step, doc: Doc | None) -> tuple[str, Doc] 
     kept = {name: value for name, value in (doc or {}).items() if name not in step.changed}
     was = {**kept, **step.before}
     opened = codec.open_past(step.collection, dict(step.before), was)
-    return step.collection, codec.completed(step.collection, {**kept, **opened})
+    told = {name: value for name, value in opened.items() if value is not None}  # None where that was taken out of it
+    return step.collection, codec.completed(step.collection, {**kept, **told})

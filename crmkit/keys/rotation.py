@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crmkit.codec import REMOVED, SEALED, TAGS
+from crmkit.codec import SEALED, TAGS, FormerSubjects
 from crmkit.errors import NAMED, Damaged, Erased, NotFound
 from crmkit.keys.deeds import Deeds
 from crmkit.records import new_id
@@ -219,7 +219,7 @@ class Past:
 
     def __init__(self, deeds: Deeds) -> None:
         self._store, self._codec, self._vault = deeds.store, deeds.codec, deeds.vault
-        self._subjects: dict[tuple[str, str], str] = {}  # of each document, as the step before left it
+        self._subjects = FormerSubjects(deeds.store, deeds.codec)
         self.steps = 0
         self.left: Counter[str] = Counter()
 
@@ -230,7 +230,7 @@ class Past:
         if step.collection not in self._codec.collections:
             self.left[step.collection] += any(_is_sealed(value) for value in step.before.values())
             return step.before
-        subject = self._subject_before(step)
+        subject = self._subjects.before(step)
         fresh = {}
         for name, text in self._codec.envelopes(step.collection, step.before).items():
             try:
@@ -246,23 +246,12 @@ class Past:
         """Return what a step keeps of the document before it, with everything sealed that was in the clear."""
         if step.collection not in self._codec.collections:
             return step.before
-        subject = self._subject_before(step)
+        subject = self._subjects.before(step)
         try:
             fresh = self._codec.sealed_past(step.collection, step.before, step.id, subject)
         except (Erased, NotFound):
             return step.before
         return {**step.before, **fresh} if fresh else step.before
-
-    def _subject_before(self, step: Step) -> str:
-        """Return whose key sealed what was there before a step."""
-        key = (step.collection.removesuffix(REMOVED), step.id)
-        named = self._codec.subject_field(step.collection)
-        if step.action == "delete" or (named and named in step.changed):
-            self._subjects[key] = self._codec.subject(step.collection, {"id": step.id, **step.before})
-        elif key not in self._subjects:
-            doc = self._store.get(step.to, step.id) or {"id": step.id}
-            self._subjects[key] = self._codec.subject(step.collection, doc)
-        return self._subjects[key]
 
 
 def _is_sealed(value: Any) -> bool:

@@ -22,7 +22,7 @@ from crmkit.errors import Erased, Invalid, NotFound, Refused, StoreBusy
 from crmkit.merge import MERGED
 from crmkit.privacy.certificate import Certificate, ErasurePlan
 from crmkit.privacy.plan import Part, Planner, counted
-from crmkit.privacy.reach import forgotten, notes, redacted
+from crmkit.privacy.reach import Redaction, forgotten, notes
 from crmkit.privacy.register import KIND, Register
 from crmkit.privacy.suppression import Suppression, addresses
 from crmkit.records import Record, new_id, now
@@ -199,9 +199,8 @@ class Eraser:
         """Take out of the history what lies there in the clear, and mark the certificate as finished."""
         doc = self._register.doc(made)
         if self._vault.may_be_plain:
-            ids = frozenset(id for of_type in doc["forgotten"].values() for id in of_type["ids"])
-            fields = {plural: of_type["fields"] for plural, of_type in doc["forgotten"].items()}
-            self._store.rewrite_history(lambda step: redacted(step, ids, fields))
+            past = Redaction(self._store, self._codec, made.subjects, doc["forgotten"])
+            self._store.rewrite_history(past.redacted)
         self._register.note(doc, self._actor(), finished=True)
         return replace(made, finished=True)
 

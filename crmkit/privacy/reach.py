@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from crmkit.codec import REMOVED
+from crmkit.codec import REMOVED, FormerSubjects, RecordCodec
 from crmkit.privacy.plan import Part
-from crmkit.store.base import Step
+from crmkit.store.base import Step, Store
 
 Forgotten = dict[str, dict[str, list[str]]]
 """What the history must not tell, by plural: the ids of records, and the names of fields."""
@@ -24,18 +24,33 @@ def forgotten(parts: Iterable[Part]) -> Forgotten:
     return found
 
 
-def redacted(step: Step, ids: frozenset[str], fields: Mapping[str, list[str]]) -> Mapping[str, Any]:
-    """Return what may stay of a before-image.
+class Redaction:
+    """Takes out of a history, newest step first, what it must not tell.
 
     Args:
-        step: The step.
-        ids: The records that the history must not tell of.
-        fields: The names of what it must not tell, by plural.
+        store: Whose history.
+        codec: Knows whose a document was.
+        gone: The subjects who were erased: what was theirs goes, also where it became somebody else's later.
+        told: The records that the history must not tell of, by plural.
     """
-    names = fields.get(step.collection.removesuffix(REMOVED), [])
-    if step.id not in ids or step.before.keys().isdisjoint(names):
-        return step.before
-    return {name: None if name in names else value for name, value in step.before.items()}
+
+    def __init__(self, store: Store, codec: RecordCodec, gone: Iterable[str], told: Forgotten) -> None:
+        self._codec = codec
+        self._subjects = FormerSubjects(store, codec)
+        self._gone = frozenset(gone)
+        self._ids = frozenset(id for of_type in told.values() for id in of_type["ids"])
+        self._fields = {plural: of_type["fields"] for plural, of_type in told.items()}
+
+    def redacted(self, step: Step) -> Mapping[str, Any]:
+        """Return what may stay of a before-image."""
+        names: Iterable[str] = ()
+        if step.id in self._ids:
+            names = self._fields.get(step.collection.removesuffix(REMOVED), ())
+        if step.collection in self._codec.collections and self._subjects.before(step) in self._gone:
+            names = self._codec.sealed_fields(step.collection)
+        if step.before.keys().isdisjoint(names):
+            return step.before
+        return {name: None if name in names else value for name, value in step.before.items()}
 
 
 def notes(

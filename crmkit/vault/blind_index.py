@@ -50,7 +50,8 @@ class BlindIndex(Guarded):
         return self._tag(self._keyring.primary("bidx"), entity, field, normalised)
 
     def tags(self, entity: str, field: str, normalised: str) -> list[str]:
-        """Return the tags to look for, one under every key that may have made one."""
+        """Return the tags to look for, one under every key that may have made one, by another process just now too."""
+        self._keyring.refresh()
         return [self._tag(key, entity, field, normalised) for key in self._keyring.readable("bidx")]
 
     def is_current(self, tag: str) -> bool:

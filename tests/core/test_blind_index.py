@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
+import crmkit
 from crmkit import (
     CRM,
     CardNumber,
@@ -139,3 +140,13 @@ def test_a_rotation_plans_for_the_records_that_there_are(crm: CRM) -> None:
     }
     assert "do not fit" not in str(crm.security.report())
     assert len(crm.customers.find(F.tax_id == "GB000000123")) == 1
+
+
+def test_whoever_was_behind_a_rotation_of_the_index_finds_all(crm: CRM) -> None:
+    iban = "GB33BUKB20201555555555"
+    ada = crm.customers.add(name="Ada", iban=iban)
+    with crmkit.open(crm.workspace.folder) as behind:
+        assert [each.id for each in behind.customers.find(F.iban == iban)] == [ada.id]
+        crm.keys.rotate("index")
+        assert [each.id for each in behind.customers.find(F.iban == iban)] == [ada.id]
+        assert [each.id for each in behind.customers.search(iban)] == [ada.id]

@@ -209,3 +209,37 @@ def test_undo_leaves_out_what_was_somebodys_who_was_erased(crm: CRM) -> None:
     assert [each.name for each in crm.customers.find()] == ["Bob"]
     assert crm.visits[visit.id].title == ERASED
     assert bob.id in crm.customers
+
+
+@pytest.mark.parametrize("seal", ["personal", "sensitive"])
+def test_what_a_record_told_of_somebody_before_it_became_anothers_goes(tmp_path: Path, seal: Any) -> None:
+    crmkit.create(tmp_path / "acme", seal=seal).close()
+    with crmkit.open(tmp_path / "acme", plugins=[Types()]) as crm:
+        ada, bob = add_ada(crm), crm.customers.add(name="Bob")
+        visit = crm.visits.add(customer=ada, title="first canary", text="canary", code="canary")
+        crm.visits.update(visit.id, title="second canary")
+        crm.visits.update(visit.id, customer=bob, title="with Bob", text="of Bob", code="Bob's")
+        crm.visits.update(visit.id, title="again with Bob")
+        crm.erase(ada, reason="r")
+        assert holding(tmp_path / "acme", "canary") == []
+        told = crm.history(visit.id).records
+        assert "canary" not in str([(entry.before, entry.after) for entry in told])
+        assert told[0].before == {"title": "with Bob"}
+        assert crm.visits[visit.id].text == "of Bob"
+
+
+@pytest.mark.parametrize("seal", ["personal", "sensitive"])
+def test_the_past_can_be_read_where_a_secret_was_taken_out_of_it(tmp_path: Path, seal: Any) -> None:
+    crmkit.create(tmp_path / "acme", seal=seal).close()
+    with crmkit.open(tmp_path / "acme", plugins=[Types()]) as crm:
+        ada, bob = add_ada(crm), crm.customers.add(name="Bob")
+        dinner = crm.dinners.add(title="Dinner", guests=[ada, bob], note="pudding")
+        crm.dinners.update(dinner.id, note="cheese")
+        visit = crm.visits.add(customer=bob, title="with Bob", code="Bob's")
+        then = datetime.now(UTC)
+        crm.dinners.update(dinner.id, note="fruit")
+        crm.visits.update(visit.id, customer=ada, title="canary", code="canary")
+        crm.erase(ada, reason="r")
+        past = crm.at(then)
+        assert [each.id for each in past["dinner"]] == [dinner.id]
+        assert [each.id for each in past["visit"]] == [visit.id]
