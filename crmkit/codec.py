@@ -162,6 +162,10 @@ class RecordCodec:
                     names.append(name)
         return names
 
+    def gone(self, collection: str, doc: Mapping[str, Any]) -> list[str]:
+        """Return the sensitive fields whose key went with somebody whom a record about several people was about."""
+        return self.unopened(collection, doc) if doc["id"] in self._vault.erasures.renewed else []
+
     # ------------------------------------------------------------------ what a rewriting of the history asks for
 
     @property

@@ -140,13 +140,20 @@ class Planner:
             return self._redacted(known, collection, {**new, "rev": doc["rev"]}, is_rekeyed=True)
         if gone.isdisjoint(several):
             return None if new == doc else Part(known, collection, doc, "unlinked", _renewed(new, doc))
-        new |= {name: value for name, value in self._unsealed(known, doc).items() if isinstance(value, Secret)}
+        unsealed = self._unsealed(known, doc)
+        new = {name: unsealed[name] if isinstance(unsealed.get(name), Secret) else value for name, value in new.items()}
+        new = {name: value for name, value in new.items() if name in unsealed}
         return Part(known, collection, doc, "unlinked", _renewed(new, doc), is_rekeyed=True)
 
     def _unsealed(self, known: RecordInfo, doc: Mapping[str, Any]) -> Doc:
-        """Return a document with its secrets open, to be sealed under the new key, which the old history is not."""
-        secret = [spec.name for spec in known.fields.values() if spec.klass == "sensitive" and spec.name in doc]
-        return {**doc, **{name: Secret("", self._codec.opened(known.plural, doc, name)) for name in secret}}
+        """Return a document with its secrets open, to be sealed under the new key, which the old history is not.
+
+        In a restored backup the key of a secret may have gone with an earlier erasure; then so does the secret.
+        """
+        gone = self._codec.gone(known.plural, doc)
+        left = {name: value for name, value in doc.items() if name not in gone}
+        secret = [spec.name for spec in known.fields.values() if spec.klass == "sensitive" and spec.name in left]
+        return {**left, **{name: Secret("", self._codec.opened(known.plural, doc, name)) for name in secret}}
 
     def _redacted(
         self, known: RecordInfo, collection: str, doc: Mapping[str, Any], *, is_rekeyed: bool = False

@@ -74,8 +74,14 @@ class Replica:
                 self.journal.check_writable()  # reading again what could not be synced would show it
                 self.load()
             has_switched = self._files.mark() != self._mark  # asked first: then nothing more comes to this journal
-            for frame in self.journal.read():
-                self._apply(frame)
+            try:
+                for frame in self.journal.read():
+                    self._apply(frame)
+            except Damaged:
+                if not has_switched:
+                    raise
+                self.load()  # the codec may not open any more what was written, and rewritten, in between
+                continue
             if not has_switched:
                 return
             self._follow()

@@ -243,3 +243,21 @@ def test_the_past_can_be_read_where_a_secret_was_taken_out_of_it(tmp_path: Path,
         past = crm.at(then)
         assert [each.id for each in past["dinner"]] == [dinner.id]
         assert [each.id for each in past["visit"]] == [visit.id]
+
+
+@pytest.mark.parametrize("seal", ["personal", "sensitive"])
+def test_a_backup_from_before_a_record_of_several_people_got_a_new_key_is_restored(tmp_path: Path, seal: Any) -> None:
+    crmkit.create(tmp_path / "acme", seal=seal).close()
+    with crmkit.open(tmp_path / "acme", plugins=[Types()]) as crm:
+        ada, bob = add_ada(crm), crm.customers.add(name="Bob")
+        dinner = crm.dinners.add(title="Dinner", guests=[ada, bob], note="pudding")
+        first = crm.backup(tmp_path / "backups")
+        crm.erase(ada, reason="r")
+        crm.backup(tmp_path / "backups")
+    with crmkit.restore(first.data, tmp_path / "back") as back:
+        back.register(Types())
+        assert [each.name for each in back.customers] == ["Bob"]
+        left = back.dinners[dinner.id]
+        assert (left.title, left.note) == ({"personal": ERASED, "sensitive": "Dinner"}[seal], None)
+        assert bob.id in left.guests
+        assert back.verify() == []

@@ -183,7 +183,11 @@ class ProtectedLife:
         if len(pair) < 2:
             return
         winner, loser = pair
-        cause = self.crm.customers.merge(winner, [loser]).id
+        try:
+            cause = self.crm.customers.merge(winner, [loser]).id
+        except Invalid:  # an address that another merge brought is suppressed
+            assert self.model.mixed
+            return
         kept, lost = (self.model.docs["customers", id] for id in pair)
         self.model.put("customers", winner, **{name: kept[name] or lost[name] for name in PEOPLE})
         self.model.put("customers", loser, state="merged", into=winner)
@@ -237,8 +241,7 @@ class ProtectedLife:
             assert self.crm.erase(id, reason="asked").finished
             self.model.erase(id)
             with self._refused((Erased,)):
-                self.crm.erase(id, reason="again")
-                raise AssertionError("erased twice")
+                assert id in self.crm.erase(id, reason="again").subjects  # where it finished something
 
     def do_rotate(self) -> None:
         scope = self.random.choice(["wrap", "data", "data", "index"])

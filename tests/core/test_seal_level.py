@@ -98,3 +98,19 @@ def test_a_level_that_is_not_carried_out_is_due(tmp_path: Path) -> None:
         assert any("crmkit keys seal" in line for line in crm.security.report().overdue)
         crm.keys.seal()
         assert not any("crmkit keys seal" in line for line in crm.security.report().overdue)
+
+
+def test_whoever_was_behind_two_changes_of_the_level_reads_on(tmp_path: Path) -> None:
+    place = tmp_path / "acme"
+    crmkit.create(place).close()
+    with crmkit.open(place) as crm, crmkit.open(place) as behind:
+        ada = crm.customers.add(name="Ada")
+        assert len(behind.customers) == 1
+        set_level(place, "sensitive")
+        crm.keys.seal()
+        crm.customers.update(ada.id, name="Ada in the clear")
+        set_level(place, "personal")
+        crm.keys.seal()
+        assert behind.customers[ada.id].name == "Ada in the clear"
+        assert behind.customers.update(ada.id, name="Ada Lovelace").name == "Ada Lovelace"
+        assert behind.verify() == []
