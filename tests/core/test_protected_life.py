@@ -406,7 +406,7 @@ def never_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_life_of_everything_that_is_protected(
     tmp_path: Path, scale: Callable[[int], int], record_property: Any
 ) -> None:
-    seed, lives, steps = Random().getrandbits(32), scale(3), 80
+    seed, lives, steps = Random().getrandbits(32), scale(6), 80
     record_property("seed", seed)
     record_property("steps", lives * steps)
     for number in range(lives):
