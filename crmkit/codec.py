@@ -284,6 +284,8 @@ class RecordCodec:
         """Return fields of somebody who was erased, and remember where there was more."""
         if any(fields.get(name, ERASED) != ERASED for name, _ in sealed):
             self.orphans[collection, record] = subject
+        else:
+            self.orphans.pop((collection, record), None)
         return self._without(sealed, fields)
 
     def _without(self, sealed: Sequence[tuple[str, str]], fields: Doc) -> Doc:
