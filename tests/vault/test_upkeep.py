@@ -467,12 +467,14 @@ def lost_while_keys_change(vault: Vault, keys: Path, rounds: int, kind: str) -> 
                 fcntl.flock(lock, fcntl.LOCK_UN)
                 answers += [worker.stdout.readline() for _ in range(2)]
         (keys / "stop").touch()
-        answers += worker.communicate(timeout=60)[0].splitlines()
+        answers += worker.stdout.read().splitlines()  # not communicate(): that passes over what readline() has buffered
     except CrmError:  # what the other one wrote is in the way
         return 1
     finally:
         worker.kill()
-        worker.communicate()
+        worker.wait()
+        if worker.stdout:
+            worker.stdout.close()
     again, lost = Vault.unlock(keys), 0
     for id, text in (answer.split() for answer in answers if answer.strip()):
         try:
