@@ -66,7 +66,7 @@ def own_identity(surroundings: Path) -> Path:
     return surroundings / "crmkit"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workspace(surroundings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace of 1,003 invented customers, with purchases and a few interactions."""
     import crmkit
@@ -116,7 +116,7 @@ def fill(crm: Any) -> None:
     crm.interactions.add(customer=ada, kind="call", title="Asked about delivery", happened_at="2026-10-01T09:30:00Z")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(workspace: Path) -> Iterator[Any]:
     """`crmkit lab`, without opening the user's browser."""
     from crmkit.ui.lab import launch
@@ -214,7 +214,7 @@ def axe() -> Callable[..., list[str]]:
     return check
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def world(lab: Any, workspace: Path) -> SimpleNamespace:
     """The running lab and its workspace."""
     return SimpleNamespace(lab=lab, workspace=workspace)
