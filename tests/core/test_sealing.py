@@ -183,7 +183,7 @@ def test_reveal_is_audited_before_the_value_returns(crm: CRM, monkeypatch: pytes
 
     monkeypatch.setattr(crm._vault.audit, "append", broken)
     monkeypatch.setattr(crm._codec, "opened", lambda *_: pytest.fail("opened without an audit line"))
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(crmkit.CrmError, match="no space"):
         crm.reveal(ada, "iban", reason="refund 813")
 
 
