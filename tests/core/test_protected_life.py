@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -67,12 +67,16 @@ class Model:
     def ids(self, collection: str, *states: str) -> list[str]:
         return [id for (name, id), doc in self.docs.items() if name == collection and doc["state"] in states]
 
+    def with_merged(self, ids: Iterable[str]) -> list[str]:
+        """Return customers and everybody who was merged into them, in turn."""
+        found = list(ids)
+        for each in found:
+            merged = self.ids("customers", "merged")
+            found += [other for other in merged if self.docs["customers", other]["into"] == each and other not in found]
+        return found
+
     def erase(self, id: str) -> None:
-        gone = [id]
-        for each in gone:
-            gone += [
-                other for other in self.ids("customers", "merged") if self.docs["customers", other]["into"] == each
-            ]
+        gone = self.with_merged([id])
         for each in gone:
             self.put("customers", each, state="erased")
         for (collection, of), doc in list(self.docs.items()):
@@ -212,7 +216,7 @@ class ProtectedLife:
                     self.model.put(*key, **(doc or {"state": "removed"}))
             self.model.commit(undone.id)
         if cause in self.model.merges:  # what the winner got of the loser, it may keep, and did have
-            self.model.mixed |= {id for collection, id in was if collection == "customers"}
+            self.model.mixed |= set(self.model.with_merged(id for collection, id in was if collection == "customers"))
 
     def do_transaction(self) -> None:
         """Leave a transaction open while the other handle does something else."""
