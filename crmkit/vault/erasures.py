@@ -124,7 +124,7 @@ class Erasures(Chain):
         return bool(lines)
 
     def _lines(self, offset: int) -> list[bytes]:
-        return super()._lines(offset) if self._path.exists() else []
+        return super()._lines(offset) if mark_of(self._path) is not None else []
 
     def _note(self, entry: dict[str, Any]) -> None:
         self.refresh()
