@@ -58,6 +58,7 @@ class Visible(Store):
         self._limited: dict[str, dict[str, tuple[str, str | None]]] = {}  # collection -> id -> (visible to, owner)
         self._hidden: dict[tuple[str, str], tuple[Condition, Predicate] | None] = {}  # by collection and actor
         self._open: set[str] = set()  # collections of which nothing is hidden from anybody
+        self._any: bool | None = None  # whether anything is not meant for everybody; None: to be found out
         self._version = 0
 
     def know(self, known: RecordInfo) -> None:
@@ -317,11 +318,15 @@ class Visible(Store):
         """Return whether anything at all is not meant for everybody."""
         if self._store.taken_in != self._seq:
             self._catch_up()
-        return any(self._limits(collection) for collection in self._store.tables() if not collection.startswith("."))
+        if self._any is None:
+            places = (name for name in self._store.tables() if not name.startswith("."))
+            self._any = any(self._limits(collection) for collection in places)
+        return self._any
 
     def _catch_up(self) -> None:
         """Take in what was written since; what is hidden from whom is found out again only where that changed it."""
         with self._store.reading():
+            self._any = None
             for change in self._store.changes(self._seq) if self._limited else ():
                 limits = self._limited.get(change.collection)
                 if limits is None:
@@ -338,6 +343,7 @@ class Visible(Store):
     def _begin_anew(self) -> None:
         self._hidden.clear()
         self._open.clear()
+        self._any = None
         self._version += 1
 
     def _told(self, logged: Logged, actor: str) -> Logged | None:
