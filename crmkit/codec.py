@@ -87,10 +87,7 @@ class RecordCodec:
         wanted = set()
         for collection, doc in puts:
             if any(doc.get(name, ERASED) != ERASED for name, _ in self._sealed.get(collection, ())):
-                subject = self.subject(collection, doc)
-                if at := self._vault.erasures.at(subject):  # whose key may be there yet, if that was cut short
-                    raise Erased(f"{subject} was erased on {at[:10]}; nothing can be kept under it any more")
-                wanted.add(subject)
+                wanted.add(self.subject(collection, doc))
         if wanted:
             self._vault.ensure_subjects(wanted)
 
@@ -141,30 +138,31 @@ class RecordCodec:
 
         Those that do not open stay as they are.
         """
-        dark = {*self.dark(collection, doc), *self.unopened(collection, doc)}
-        sealed = [name for name, _ in self._sealed.get(collection, ()) if name not in dark]
-        present = [name for name in sealed if doc.get(name) is not None]
-        sensitive = {
-            name: Secret("", self.opened(collection, doc, name))
-            for name, klass in self._sealed.get(collection, ())
-            if klass == "sensitive" and name in present
-        }
-        return self.seal(collection, {**doc, **sensitive}, present) if present else {}
+        secrets = self._secrets(collection, doc)
+        opened = {name: secret for name, secret in secrets.items() if secret is not None}
+        shut = {*self.dark(collection, doc), *(secrets.keys() - opened.keys())}
+        sealed = [name for name, _ in self._sealed.get(collection, ()) if doc.get(name) is not None]
+        present = [name for name in sealed if name not in shut]
+        return self.seal(collection, {**doc, **opened}, present) if present else {}
 
     def unopened(self, collection: str, doc: Mapping[str, Any]) -> list[str]:
         """Return the sensitive fields of a document that do not open: they were changed, or their key is gone."""
-        names = []
+        return [name for name, secret in self._secrets(collection, doc).items() if secret is None]
+
+    def _secrets(self, collection: str, doc: Mapping[str, Any]) -> dict[str, Secret[Any] | None]:
+        """Return the sensitive fields that a document has, opened; None for one that does not open."""
+        secrets: dict[str, Secret[Any] | None] = {}
         for name, klass in self._sealed.get(collection, ()):
             if klass == "sensitive" and doc.get(name) is not None:
                 try:
-                    self.opened(collection, doc, name)
+                    secrets[name] = Secret("", self.opened(collection, doc, name))
                 except (Damaged, Erased, NotFound):
-                    names.append(name)
-        return names
+                    secrets[name] = None
+        return secrets
 
     def gone(self, collection: str, doc: Mapping[str, Any]) -> list[str]:
         """Return the sensitive fields whose key went with somebody whom a record about several people was about."""
-        return self.unopened(collection, doc) if doc["id"] in self._vault.erasures.renewed else []
+        return self.unopened(collection, doc) if self._vault.erasures.is_renewed(doc["id"]) else []
 
     # ------------------------------------------------------------------ what a rewriting of the history asks for
 
@@ -302,7 +300,7 @@ class RecordCodec:
         sealed = self._sealed.get(collection, ())
         if sealed and self._vault.erasures.at(self.subject(collection, new)):
             return [TAGS, *(name for name, _ in sealed)]
-        is_rekeyed = sealed and new["id"] in self._vault.erasures.renewed
+        is_rekeyed = sealed and self._vault.erasures.is_renewed(new["id"])
         if sealed and (is_rekeyed or self.subject(collection, old) != self.subject(collection, new)):
             return [name for name, _ in sealed if name in new or name in old]
         return ()

@@ -243,7 +243,7 @@ class Handle:
     def _refuse_dark(self, known: RecordInfo) -> None:
         """Refuse a type of which there are values that no key opens, unless an erasure saw to that."""
         for collection, id in self._codec.dark_ones:
-            if collection.removesuffix(REMOVED) == known.plural and id not in self._vault.erasures.renewed:
+            if collection.removesuffix(REMOVED) == known.plural and not self._vault.erasures.is_renewed(id):
                 dark = self._codec.dark(collection, self._store.get(collection, id) or {"id": id})
                 if dark:
                     raise key_is_gone(known.type, id, dark)

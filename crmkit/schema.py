@@ -79,6 +79,11 @@ class RecordInfo:
     lazy: bool = False
     subjects: tuple[str, ...] = ()
 
+    @property
+    def sealed(self) -> list[str]:
+        """The names of its fields that are personal or sensitive."""
+        return [spec.name for spec in self.fields.values() if spec.klass != "plain"]
+
     def counted(self, count: int) -> str:
         """Return a number of records for a person: ``"1 customer"``, ``"2,000 customers"``."""
         return f"{count:,} {(self.type if count == 1 else self.plural).replace('_', ' ')}"

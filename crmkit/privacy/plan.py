@@ -44,10 +44,6 @@ class Part:
     new: Doc | None
     is_rekeyed: bool = False
 
-    def sealed(self) -> list[str]:
-        """Return the names of its fields that are personal or sensitive."""
-        return [spec.name for spec in self.known.fields.values() if spec.klass != "plain"]
-
     def write(self) -> Write:
         """Return what the store has to write; nothing of what was stays in the history."""
         if self.new is None:
@@ -159,7 +155,7 @@ class Planner:
         self, known: RecordInfo, collection: str, doc: Mapping[str, Any], *, is_rekeyed: bool = False
     ) -> Part:
         """Return a document without what was sealed in it, if it is a record still; else it goes."""
-        sealed = {spec.name for spec in known.fields.values() if spec.klass != "plain"}
+        sealed = known.sealed
         new = {name: value for name, value in doc.items() if name not in sealed and name != TAGS}
         new |= {spec.name: ERASED for spec in known.fields.values() if spec.name in sealed and spec.required}
         try:

@@ -19,7 +19,7 @@ def forgotten(parts: Iterable[Part]) -> Forgotten:
     found: Forgotten = {}
     for part in parts:
         if part.fate != "unlinked" or part.is_rekeyed:
-            of_type = found.setdefault(part.collection.removesuffix(REMOVED), {"ids": [], "fields": part.sealed()})
+            of_type = found.setdefault(part.collection.removesuffix(REMOVED), {"ids": [], "fields": part.known.sealed})
             of_type["ids"].append(part.doc["id"])
     return found
 

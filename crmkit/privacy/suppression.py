@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from crmkit.errors import Invalid, NotFound
+from crmkit.errors import Invalid
 from crmkit.records import Customer
 from crmkit.schema import adapter
 
@@ -49,13 +49,7 @@ class Suppression:
         return list(dict.fromkeys(self._vault.suppression_tags(*_folded(address))[0] for _, address in found))
 
     def allow(self, address: Address) -> None:
-        """Take an address off the list; the caller holds the lock of the workspace.
-
-        Raises:
-            NotFound: It is not on it.
-        """
-        if not self.is_suppressed(address):
-            raise NotFound("this address is not suppressed")
+        """Take an address off the list; the caller holds the lock of the workspace."""
         for tag in self._vault.suppression_tags(*_folded(address)):
             self._vault.erasures.allow(tag)
 

@@ -52,6 +52,10 @@ class Erasures(Chain):
         """The ids of records about several people that got a new key because one of those was erased."""
         return frozenset(self._renewed)
 
+    def is_renewed(self, record: str) -> bool:
+        """Return whether a record about several people got a new key because one of those was erased."""
+        return record in self._renewed
+
     def at(self, subject: str) -> str | None:
         """Return when a subject was erased, as ISO text in UTC; None where it was not."""
         return self._at.get(subject)

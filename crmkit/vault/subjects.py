@@ -110,12 +110,13 @@ class SubjectKeys(Guarded):
         wanted = {id_bytes(subject): subject for subject in subjects}
         self.refresh()
         missing = [id for id in wanted if id not in self._newest]
+        if missing:
+            self._look_again()  # a key that is wrapped by a destroyed one would be lost
+        for subject in wanted.values():
+            if at := self._erasures.at(subject):  # its key may be there yet, where the erasure was cut short
+                raise _was_erased(subject, at)
         if not missing:
             return
-        self._look_again()  # a key that is wrapped by a destroyed one would be lost
-        for id in missing:
-            if erased := self._erased(wanted[id]):
-                raise erased
         generation = max(self._newest.values(), default=FIRST_GENERATION)  # what is new needs no rotation
         self._append([self._new_record(id, generation) for id in missing])
 
@@ -254,7 +255,7 @@ class SubjectKeys(Guarded):
         at = self._erasures.at(subject)
         if at is None or id_bytes(subject) in self._newest:
             return None
-        return Erased(f"{subject} was erased on {at[:10]}; nothing can be kept under it any more")
+        return _was_erased(subject, at)
 
     def _dropped(self, id: bytes, generation: int) -> Erased | None:
         """Return the error for a key that is gone because a newer one took its place."""
@@ -330,3 +331,7 @@ class SubjectKeys(Guarded):
         generation = int.from_bytes(wrapped[6:10], "big")
         self._wrapped[id, generation] = wrapped
         self._newest[id] = max(generation, self._newest.get(id, FIRST_GENERATION))
+
+
+def _was_erased(subject: str, at: str) -> Erased:
+    return Erased(f"{subject} was erased on {at[:10]}; nothing can be kept under it any more")
